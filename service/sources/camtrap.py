@@ -18,7 +18,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -26,21 +26,22 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from bittern.errors import BitternError, ManifestError, SourceNotFoundError
+from bittern.errors import ManifestError, SourceNotFoundError
 from bittern.index.columns import Value
 from bittern.service.sources.addresses import is_address
-from bittern.service.sources.base import Listed, SourceOptions, failed, listed
+from bittern.service.sources.base import Listed, SourceOptions, listed
 from bittern.service.sources.field_values import (
     BETWEEN,
     checked,
     event_date,
     licence,
     number,
+    renamed,
     text,
 )
-from bittern.service.sources.media_locator import FoundMedia, MediaLocator, modality_of_media
+from bittern.service.sources.listing import Listing
+from bittern.service.sources.media_locator import FoundMedia, modality_of_media
 from bittern.service.sources.packed import PackedFiles, describes
-from bittern.service.sources.spill import Spill
 from bittern.service.sources.tables import ENCODINGS, Dialect, Row, named_rows
 from bittern.types import MediaItem
 
@@ -58,15 +59,16 @@ REQUIRED = {
 """Required columns, by table."""
 _VERSION = re.compile(r"camtrap-dp/v?([0-9]+\.[0-9]+[0-9A-Za-z.-]*)")
 _MISSING = frozenset({"", "NaN", "nan"})
-_OF_DEPLOYMENTS = (
-    "deploymentID", "locationID", "locationName", "cameraID", "cameraModel", "timestampIssues",
-    "baitUse", "featureType", "habitat", "deploymentGroups", "deploymentTags",
-)  # fmt: skip
-_RENAMED = {
+_OF_DEPLOYMENTS = {
+    **dict.fromkeys(
+        ("deploymentID", "locationID", "locationName", "cameraID", "cameraModel", "timestampIssues",
+         "baitUse", "featureType", "habitat", "deploymentGroups", "deploymentTags")
+    ),
     "latitude": "decimalLatitude",
     "longitude": "decimalLongitude",
     "coordinateUncertainty": "coordinateUncertaintyInMeters",
-}
+}  # fmt: skip
+"""Columns that are kept; None keeps the name."""
 _OF_MEDIA = ("captureMethod", "favorite", "mediaComments")
 _OF_TAXA = ("taxonID", "taxonRank", "kingdom", "phylum", "class", "order", "family", "genus")
 _SEVERAL = ("sex", "lifeStage", "behavior")
@@ -94,32 +96,8 @@ def camtrap_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
         SourceNotFoundError: a table or the folder `options.media` is missing.
     """
     inside = path.parent if path.name == DESCRIPTOR else path
-    with PackedFiles(inside, DESCRIPTOR) as files, _Observations() as observations:
-        package = _Package(files)
-        about_all = _about_all(package.description)
-        taxa = _taxa(package.description)
-        deployments: dict[str, dict[str, Value]] = {}
-        for row in package.rows("deployments"):
-            try:
-                _take_deployment(row, deployments)
-            except BitternError as error:
-                yield failed(row.cells.get("deploymentID", ""), row.position, error)
-        for row in package.rows("observations"):
-            try:
-                row.required("observationID")
-                observations.take(row.cells)
-            except BitternError as error:
-                yield failed(row.cells.get("observationID", ""), row.position, error)
-        locator = MediaLocator(path, options)
-
-        def item(row: Row[str]) -> MediaItem:
-            deployment = _deployment_of(row, deployments, observations)
-            seen = _seen(row.cells, observations, taxa)
-            metadata = {**_of_medium(row.cells), **about_all, **deployment, **seen}
-            return _item(row.cells, checked(metadata), locator)
-
-        for row in package.rows("media"):
-            yield listed(row.cells.get("mediaID", ""), row.position, partial(item, row))
+    with PackedFiles(inside, DESCRIPTOR) as files, _Media(path, options, files) as media:
+        yield from media.entries()
 
 
 @dataclass(frozen=True)
@@ -261,44 +239,108 @@ def _stays(name: str) -> bool:
     return "://" not in name
 
 
-class _Observations(Spill):
-    """The observations of a package, by medium or event."""
+class _Media(Listing):
+    """One pass over a package: media, joined with their deployment and observations."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, path: Path, options: SourceOptions, files: PackedFiles) -> None:
+        super().__init__(path, options)
+        self._package = _Package(files)
+        self._about_all = _about_all(self._package.description)
+        self._taxa = _taxa(self._package.description)
+        self._deployments: dict[str, dict[str, Value]] = {}
         self._longest_s = 0.0
 
-    def take(self, cells: Mapping[str, str]) -> None:
-        """Add one: about a medium if it has a `mediaID`, else about an event."""
+    def entries(self) -> Iterator[Listed]:
+        """The media in the order of their table."""
+        deployments, observations = (
+            self._package.rows(table) for table in ("deployments", "observations")
+        )
+        yield from self.stored(deployments, self._store_deployment, _cell("deploymentID"))
+        yield from self.stored(observations, self._store_observation, _cell("observationID"))
+        for row in self._package.rows("media"):
+            yield listed(_cell("mediaID")(row), row.position, partial(self._item, row))
+
+    def _store_deployment(self, row: Row[str]) -> None:
+        own = row.required("deploymentID")
+        if own in self._deployments:
+            raise ManifestError(f"an earlier row has the deployment '{own[:80]}'")
+        if len(self._deployments) >= MAX_DEPLOYMENTS:
+            raise ManifestError(f"the package has more than {MAX_DEPLOYMENTS:,} deployments")
+        # If a value is invalid, media of the deployment still get its id.
+        self._deployments[own] = {"deploymentID": own}
+        self._deployments[own] = checked(renamed(row.cells, _OF_DEPLOYMENTS))
+
+    def _store_observation(self, row: Row[str]) -> None:
+        """Store one: about a medium if it has a `mediaID`, else about an event."""
+        row.required("observationID")
+        cells = row.cells
         if "mediaID" in cells:
-            self.add("of_medium", cells["mediaID"], cells)
+            self.tables.add("of_medium", cells["mediaID"], cells)
             return
         deployment = cells.get("deploymentID", "")
         if "eventID" in cells:
-            self.add("of_event", f"{deployment}\0{cells['eventID']}", cells)
+            self.tables.add("of_event", f"{deployment}\0{cells['eventID']}", cells)
         start, stop = _seconds(cells.get("eventStart", "")), _seconds(cells.get("eventEnd", ""))
         if start is not None:
             stop = start if stop is None else max(start, stop)
             self._longest_s = max(self._longest_s, stop - start)
-            self.add("by_time", deployment, [stop, cells], at=start)
+            self.tables.add("by_time", deployment, [stop, cells], at=start)
 
-    def of_medium(self, medium: str) -> list[dict[str, str]]:
-        """The observations about one medium, in the order of the table."""
-        return list(islice(self.find("of_medium", medium), MAX_OF_A_MEDIUM))
+    def _item(self, row: Row[str]) -> MediaItem:
+        own, cells = row.required("mediaID"), row.cells
+        deployment = row.required("deploymentID")
+        if not self.tables.add_first("media", own):
+            raise ManifestError(f"an earlier row has the medium '{own[:80]}'")
+        if deployment not in self._deployments:
+            raise ManifestError(f"there is no deployment '{deployment[:80]}' in this package")
+        metadata = checked(
+            {
+                **renamed(cells, dict.fromkeys(_OF_MEDIA)),
+                "eventDate": event_date(cells.get("timestamp", "")),
+                "filePublic": _is_true(cells["filePublic"]) if "filePublic" in cells else None,
+                **self._about_all,
+                **self._deployments[deployment],
+                **_summary(*self._observations(cells), self._taxa),
+            }
+        )
+        name = cells.get("filePath", "")
+        if not name:
+            raise ManifestError("the row has no filePath")
+        modality = modality_of_media(name, mime=cells.get("fileMediatype", ""))
+        found = self.locator.find(name, also=_names_on_disk(cells) if is_address(name) else ())
+        _refuse_private_address(cells, found)
+        return found.item(own, modality, metadata)
 
-    def of_event(self, event: str, deployment: str) -> list[dict[str, str]]:
-        """The observations about an event by its id, in the order of the table."""
-        return list(islice(self.find("of_event", f"{deployment}\0{event}"), MAX_OF_A_MEDIUM))
+    def _observations(self, cells: Mapping[str, str]) -> tuple[str, str, list[dict[str, str]]]:
+        """Level, event and rows of the observations of a medium; if it has none, of its event."""
+        deployment = cells["deploymentID"]
+        about_it = self._first_of(self.tables.find("of_medium", cells["mediaID"]))
+        found = [each for each in about_it if each.get("observationType") != "unclassified"]
+        events = [e for e in (cells.get("eventID"), *(o.get("eventID") for o in about_it)) if e]
+        if found:
+            return "media", events[0] if events else "", found
+        if events:
+            found = self._first_of(self.tables.find("of_event", f"{deployment}\0{events[0]}"))
+        found = found or self._during(deployment, cells.get("timestamp", ""))
+        events = events or [e for e in (o.get("eventID") for o in found) if e]
+        return "event", events[0] if events else "", found
 
-    def during(self, deployment: str, timestamp: str) -> list[dict[str, str]]:
+    def _during(self, deployment: str, timestamp: str) -> list[dict[str, str]]:
         """The observations about a deployment's events at a moment."""
         moment = _seconds(timestamp)
         if moment is None:
             return []
         # Events that began more than the longest duration ago are over.
-        begun = self.between("by_time", deployment, moment - self._longest_s, moment)
-        found = (cells for stop, cells in begun if stop >= moment)
-        return list(islice(found, MAX_OF_A_MEDIUM))
+        begun = self.tables.between("by_time", deployment, moment - self._longest_s, moment)
+        return self._first_of(cells for stop, cells in begun if stop >= moment)
+
+    @staticmethod
+    def _first_of(rows: Iterator[dict[str, str]]) -> list[dict[str, str]]:
+        return list(islice(rows, MAX_OF_A_MEDIUM))
+
+
+def _cell(column: str) -> Callable[[Row[str]], str]:
+    return lambda row: row.cells.get(column, "")
 
 
 def _seconds(timestamp: str) -> float | None:
@@ -308,32 +350,6 @@ def _seconds(timestamp: str) -> float | None:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _take_deployment(row: Row[str], deployments: dict[str, dict[str, Value]]) -> None:
-    own = row.required("deploymentID")
-    if own in deployments:
-        raise ManifestError(f"an earlier row has the deployment '{own[:80]}'")
-    if len(deployments) >= MAX_DEPLOYMENTS:
-        raise ManifestError(f"the package has more than {MAX_DEPLOYMENTS:,} deployments")
-    columns = {column: row.cells.get(column) for column in _OF_DEPLOYMENTS}
-    columns |= {term: row.cells.get(column) for column, term in _RENAMED.items()}
-    # If a value is invalid, media of the deployment still get its id.
-    deployments[own] = {"deploymentID": own}
-    deployments[own] = checked(columns)
-
-
-def _deployment_of(
-    row: Row[str], deployments: dict[str, dict[str, Value]], observations: _Observations
-) -> dict[str, Value]:
-    own = row.required("mediaID")
-    deployment = row.required("deploymentID")
-    if not observations.add_first("media", own):
-        raise ManifestError(f"an earlier row has the medium '{own[:80]}'")
-    found = deployments.get(deployment)
-    if found is None:
-        raise ManifestError(f"there is no deployment '{deployment[:80]}' in this package")
-    return found
 
 
 def _about_all(description: dict[str, Any]) -> dict[str, Value | None]:
@@ -375,40 +391,21 @@ def _objects(value: object) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def _of_medium(cells: Mapping[str, str]) -> dict[str, Value]:
-    columns: dict[str, Value] = {c: cells[c] for c in _OF_MEDIA if c in cells}
-    columns["eventDate"] = event_date(cells.get("timestamp", ""))
-    if "filePublic" in cells:
-        columns["filePublic"] = _is_true(cells["filePublic"])
-    return columns
-
-
 def _is_true(cell: str) -> bool:
     return cell.lower() in ("true", "1")
 
 
-def _seen(
-    cells: Mapping[str, str], observations: _Observations, taxa: dict[str, dict[str, Value]]
+def _summary(
+    level: str, event: str, found: list[dict[str, str]], taxa: dict[str, dict[str, Value]]
 ) -> dict[str, Value]:
-    """The observations of a medium as columns; if it has none, those of its event."""
-    deployment = cells["deploymentID"]
-    about_it = observations.of_medium(cells["mediaID"])
-    found = [each for each in about_it if each.get("observationType") != "unclassified"]
-    level = "media"
-    events = [e for e in (cells.get("eventID"), *(o.get("eventID") for o in about_it)) if e]
-    if not found:
-        level = "event"
-        found = observations.of_event(events[0], deployment) if events else []
-        found = found or observations.during(deployment, cells.get("timestamp", ""))
-        events = events or [e for e in (o.get("eventID") for o in found) if e]
-    columns: dict[str, Value] = {"eventID": events[0] if events else ""}
+    """Observations as columns of their medium."""
+    columns: dict[str, Value] = {"eventID": event}
     if not found:
         return columns
     species = _distinct(found, "scientificName")
-    types = _distinct(found, "observationType")
     labels = (each.get("scientificName") or each.get("observationType", "") for each in found)
     columns["observationLevel"] = level
-    columns["observationType"] = BETWEEN.join(types)
+    columns["observationType"] = BETWEEN.join(_distinct(found, "observationType"))
     columns["label"] = BETWEEN.join(dict.fromkeys(filter(None, labels)))
     if len(species) != 1:
         return columns
@@ -427,16 +424,6 @@ def _seen(
 
 def _distinct(found: list[dict[str, str]], column: str) -> list[str]:
     return list(dict.fromkeys(each[column] for each in found if column in each))
-
-
-def _item(cells: Mapping[str, str], metadata: dict[str, Value], locator: MediaLocator) -> MediaItem:
-    name = cells.get("filePath", "")
-    if not name:
-        raise ManifestError("the row has no filePath")
-    modality = modality_of_media(name, mime=cells.get("fileMediatype", ""))
-    found = locator.find(name, also=_names_on_disk(cells) if is_address(name) else ())
-    _refuse_private_address(cells, found)
-    return found.item(cells["mediaID"], modality, metadata)
 
 
 def _names_on_disk(cells: Mapping[str, str]) -> list[str]:

@@ -26,8 +26,8 @@ from bittern.service.sources.field_values import (
     text,
 )
 from bittern.service.sources.json_items import Element, elements, first_keys
-from bittern.service.sources.media_locator import MediaLocator, modality_of_media
-from bittern.service.sources.spill import Spill
+from bittern.service.sources.listing import Listing
+from bittern.service.sources.media_locator import modality_of_media
 from bittern.types import MediaItem
 
 MAX_CATEGORIES = 1_000_000
@@ -65,56 +65,34 @@ def coco_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
         ManifestError: it is not JSON, or not of this form.
         SourceNotFoundError: the folder `options.media` does not exist.
     """
-    locator = MediaLocator(path, options)
-    with _Known() as known:
-        for element in elements(path, _ABOUT_MEDIA, flat=True):
-            try:
-                known.take(element)
-            except ManifestError as error:
-                position = element.position(path.name)
-                yield failed(position, position, error)
-        for element in elements(path, _MEDIA, flat=True):
-            position, row = element.position(path.name), element.value
-            name = text(row.get("file_name")) if isinstance(row, dict) else ""
-            yield listed(name, position, partial(_item, element, known, locator))
-        yield from _lost_annotations(path.name, known)
+    with _Media(path, options) as media:
+        yield from media.entries()
 
 
-def _lost_annotations(file: str, known: _Known) -> Iterator[Listed]:
-    """The first annotations that name a medium or category that the file lacks, and a count."""
-    lost = 0
-    for medium, (number, category) in known.rows("annotations"):
-        if not known.has("media", medium):
-            wrong = f"it is about '{medium[:60]}', which is not among the images or audio"
-        elif category not in known.categories:
-            wrong = f"its category_id '{category[:60]}' is not among the categories"
-        else:
-            continue
-        lost += 1
-        if lost <= _LISTED:
-            position = f"{file}, annotations[{number}]"
-            yield failed(position, position, ManifestError(wrong))
-    if lost > _LISTED:
-        error = ManifestError(
-            f"{lost - _LISTED} more annotations name media or categories that are not in the file"
-        )
-        yield failed(file, f"{file}, annotations", error)
-
-
-class _Known(Spill):
-    """Annotations, categories and licences of a file.
+class _Media(Listing):
+    """One pass over one file: media, joined with their categories.
 
     Attributes:
         licences: name by id.
         categories: name and columns by id.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, path: Path, options: SourceOptions) -> None:
+        super().__init__(path, options)
         self.licences: dict[str, str] = {}
         self.categories: dict[str, tuple[str, dict[str, Value]]] = {}
 
-    def take(self, element: Element) -> None:
+    def entries(self) -> Iterator[Listed]:
+        """The media in the order of the file, then annotations of unknown media."""
+        about_media = elements(self.path, _ABOUT_MEDIA, flat=True)
+        yield from self.stored(about_media, self._store)
+        for element in elements(self.path, _MEDIA, flat=True):
+            row = element.value
+            name = text(row.get("file_name")) if isinstance(row, dict) else ""
+            yield listed(name, element.position, partial(self._item, element))
+        yield from self._lost_annotations()
+
+    def _store(self, element: Element) -> None:
         row = element.fields()
         if element.member == "annotations":
             medium = text(row.get("image_id", row.get("audio_id")))
@@ -123,7 +101,7 @@ class _Known(Spill):
                 raise ManifestError(
                     "the annotation needs an image_id or audio_id and a category_id"
                 )
-            self.add("annotations", medium, [element.number, category])
+            self.tables.add("annotations", medium, [element.number, category])
             return
         own = text(row.get("id"))
         if not own:
@@ -137,10 +115,67 @@ class _Known(Spill):
         else:
             raise ManifestError(f"the file has more than {MAX_CATEGORIES:,} categories")
 
-    def of(self, medium: str) -> list[tuple[str, dict[str, Value]]]:
+    def _lost_annotations(self) -> Iterator[Listed]:
+        """The first annotations that name a medium or category that the file lacks; a count."""
+        file, lost = self.path.name, 0
+        for medium, (number, category) in self.tables.rows("annotations"):
+            if not self.tables.has("media", medium):
+                wrong = f"it is about '{medium[:60]}', which is not among the images or audio"
+            elif category not in self.categories:
+                wrong = f"its category_id '{category[:60]}' is not among the categories"
+            else:
+                continue
+            lost += 1
+            if lost <= _LISTED:
+                yield failed("", f"{file}, annotations[{number}]", ManifestError(wrong))
+        if lost > _LISTED:
+            error = ManifestError(
+                f"{lost - _LISTED} more annotations name media or categories that are not in the "
+                "file"
+            )
+            yield failed(file, f"{file}, annotations", error)
+
+    def _categories_of(self, medium: str) -> list[tuple[str, dict[str, Value]]]:
         """The different categories of a medium, in the order of the file."""
-        found = dict.fromkeys(category for _, category in self.find("annotations", medium))
+        found = dict.fromkeys(category for _, category in self.tables.find("annotations", medium))
         return [self.categories.get(each, ("", {"category_id": each})) for each in found]
+
+    def _item(self, element: Element) -> MediaItem:
+        row, is_image = element.fields(), element.member == "images"
+        self.tables.add_first("media", text(row.get("id")))
+        name = text(row.get("file_name"))
+        if not name:
+            raise ManifestError("it has no file_name")
+        video = PurePosixPath(name).suffix.lower() in _VIDEO_SUFFIXES
+        modality = modality_of_media(name, "video" if video else "image" if is_image else "audio")
+        addresses = [text(row.get(each)) for each in _ADDRESSES if text(row.get(each))]
+        found = self.locator.find(name, addresses=addresses)
+        id_column = "image_id" if is_image else "audio_id"
+        return found.item(name, modality, checked(self._metadata(row, id_column)))
+
+    def _metadata(self, row: dict[str, Any], id_column: str) -> dict[str, Value]:
+        own = text(row.get("id"))
+        rest = {k: v for k, v in row.items() if k not in ("id", "file_name", "license")}
+        columns: dict[str, Value] = {id_column: own}
+        for heading in _DATES:
+            date = event_date(text(rest.get(heading)))
+            if date and "eventDate" not in columns:
+                columns["eventDate"] = date
+                del rest[heading]
+        for heading, term in _RENAMED.items():
+            value = rest.pop(heading, None)
+            if isinstance(value, str | int | float):
+                columns[term] = value
+        for heading in _ALWAYS_TEXT:
+            if heading in rest:
+                columns[heading] = text(rest.pop(heading))
+        number = text(row.get("license"))
+        columns["license"] = self.licences.get(number) or licence(number)
+        categories = self._categories_of(own) if own else []
+        columns["label"] = BETWEEN.join(name for name, _ in categories if name)
+        if len(categories) == 1:
+            columns.update(categories[0][1])
+        return {**kept_columns(rest), **columns}
 
 
 def _category(row: dict[str, Any]) -> tuple[str, dict[str, Value]]:
@@ -156,43 +191,3 @@ def _category(row: dict[str, Any]) -> tuple[str, dict[str, Value]]:
         columns["scientificName"] = name
         columns["species"] = f"{ranks['genus']} {epithet}" if ranks["genus"] and epithet else ""
     return name, {column: value for column, value in columns.items() if value != ""}
-
-
-def _item(element: Element, known: _Known, locator: MediaLocator) -> MediaItem:
-    row, member = element.fields(), element.member
-    known.add_first("media", text(row.get("id")))
-    name = text(row.get("file_name"))
-    if not name:
-        raise ManifestError("it has no file_name")
-    video = PurePosixPath(name).suffix.lower() in _VIDEO_SUFFIXES
-    modality = modality_of_media(
-        name, "video" if video else "image" if member == "images" else "audio"
-    )
-    addresses = [text(row.get(each)) for each in _ADDRESSES if text(row.get(each))]
-    found = locator.find(name, addresses=addresses)
-    return found.item(name, modality, checked(_metadata(row, member, known)))
-
-
-def _metadata(row: dict[str, Any], member: str, known: _Known) -> dict[str, Value]:
-    own = text(row.get("id"))
-    rest = {k: v for k, v in row.items() if k not in ("id", "file_name", "license")}
-    columns: dict[str, Value] = {"image_id" if member == "images" else "audio_id": own}
-    for heading in _DATES:
-        date = event_date(text(rest.get(heading)))
-        if date and "eventDate" not in columns:
-            columns["eventDate"] = date
-            del rest[heading]
-    for heading, term in _RENAMED.items():
-        value = rest.pop(heading, None)
-        if isinstance(value, str | int | float):
-            columns[term] = value
-    for heading in _ALWAYS_TEXT:
-        if heading in rest:
-            columns[heading] = text(rest.pop(heading))
-    number = text(row.get("license"))
-    columns["license"] = known.licences.get(number) or licence(number)
-    categories = known.of(own) if own else []
-    columns["label"] = BETWEEN.join(name for name, _ in categories if name)
-    if len(categories) == 1:
-        columns.update(categories[0][1])
-    return {**kept_columns(rest), **columns}

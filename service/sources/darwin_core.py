@@ -16,19 +16,15 @@ the first short row.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 from bittern.errors import ManifestError, SourceNotFoundError
 from bittern.service.sources.addresses import is_address
 from bittern.service.sources.base import (
     Listed,
     SourceOptions,
-    another_medium,
     failed,
-    listed,
     not_empty,
 )
 from bittern.service.sources.darwin_core_meta import (
@@ -42,10 +38,10 @@ from bittern.service.sources.darwin_core_meta import (
     read_meta,
 )
 from bittern.service.sources.field_values import licence, with_numbers
-from bittern.service.sources.media_locator import MediaLocator, modality_of_media
+from bittern.service.sources.listing import Listing
+from bittern.service.sources.media_locator import modality_of_media
 from bittern.service.sources.packed import PackedFiles, describes, head_of
-from bittern.service.sources.spill import Spill
-from bittern.service.sources.tables import rows
+from bittern.service.sources.tables import Row, rows
 from bittern.types import MediaItem
 
 _WINS = frozenset({"type", "license", "rightsHolder", "references"})
@@ -55,22 +51,8 @@ _TYPES = ("type", "type_2")
 _LONGEST_NAME = 64
 
 
-class _Row(NamedTuple):
-    """A row of a table: its position, key, non-empty values, and error (empty if none)."""
-
-    position: str
-    key: str
-    values: dict[str, str]
-    wrong: str
-
-
-class _Medium(NamedTuple):
-    """A row of a table of media: its position, the key of its occurrence, its name and values."""
-
-    position: str
-    key: str
-    name: str
-    values: dict[str, str]
+_KEY = "#key"
+"""The cell that joins the tables; no column has this name."""
 
 
 def is_darwin_core(path: Path) -> bool:
@@ -91,9 +73,9 @@ def darwin_core_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
             "the same occurrences from GBIF as a Darwin Core Archive",
             field="source",
         )
-    with PackedFiles(path, META) as files, Spill() as spill:
+    with PackedFiles(path, META) as files, _Archive(path, options, files) as archive:
         yield from not_empty(
-            _Listing(path, options, files, spill).entries(),
+            archive.entries(),
             f"none of the occurrences in {path} has media; request those with media "
             "(at GBIF: filter by 'media type')",
         )
@@ -105,14 +87,12 @@ def _is_simple_download(path: Path) -> bool:
     return head_of(path).removeprefix(b"\xef\xbb\xbf").startswith(b"gbifID\tdatasetKey\t")
 
 
-class _Listing:
+class _Archive(Listing):
     """One pass over one archive."""
 
-    def __init__(
-        self, path: Path, options: SourceOptions, files: PackedFiles, spill: Spill
-    ) -> None:
-        self.path, self.files, self.spill = path, files, spill
-        self.locator = MediaLocator(path, options)
+    def __init__(self, path: Path, options: SourceOptions, files: PackedFiles) -> None:
+        super().__init__(path, options)
+        self.files = files
         with files.open(META) as file:
             self.meta = read_meta(file.read(MAX_META_BYTES + 1))
         self.occurrences, self.events = _occurrences(path, self.meta)
@@ -120,6 +100,7 @@ class _Listing:
         self.taken = {*self.occurrences.columns, *(self.events.columns if self.events else ())}
 
     def entries(self) -> Iterator[Listed]:
+        """The media of the occurrences, then those of events as a whole."""
         tables = [table for table in self.meta.extensions if table.kind in MEDIA]
         if not tables and "associatedMedia" not in self.occurrences.columns:
             kinds = ", ".join(table.kind for table in self.meta.extensions) or "none"
@@ -129,117 +110,104 @@ class _Listing:
                 field="source",
             )
         for table in tables:
-            yield from self._spill_media(table)
+            yield from self.stored(_rows(self.files, table), self._store_medium, _medium_name)
         if self.events is not None:
-            yield from self._spill_events(self.events)
-        for row in _table_rows(self.files, self.occurrences):
-            if row.wrong:
-                yield failed("", row.position, ManifestError(row.wrong))
+            events = _rows(self.files, self.events)
+            yield from self.stored(events, self._store_event, lambda row: row.cells.get(_KEY, ""))
+        for row in _rows(self.files, self.occurrences):
+            if row.error:
+                yield failed("", row.position, ManifestError(row.error))
             else:
                 yield from self._occurrence(row)
         yield from self._unused()
 
-    def _spill_media(self, table: MetaTable) -> Iterator[Listed]:
-        """Store the rows of a table of media; list its errors."""
-        for position, core, row, wrong in _table_rows(self.files, table):
-            name = row.pop("accessURI", "") or row.pop("identifier", "")
-            own = row.pop("occurrenceID", "")
-            key = f"c:{core}" if self.of_core or not own else f"o:{own}"
-            if not wrong and not name:
-                wrong = "the row names no media: it has no identifier"
-            if not wrong and not self.spill.add_first("pairs", f"{key}\0{name}"):
-                wrong = f"'{name[:200]}' is listed twice for the same occurrence"
-            if wrong:
-                yield failed(name, position, ManifestError(wrong))
-            else:
-                self.spill.add("media", key, [position, name, row])
+    def _store_medium(self, row: Row[str]) -> None:
+        values, name = dict(row.cells), _medium_name(row)
+        core, own = values.pop(_KEY, ""), values.pop("occurrenceID", "")
+        values.pop("accessURI" if "accessURI" in values else "identifier", None)
+        key = f"c:{core}" if self.of_core or not own else f"o:{own}"
+        if not name:
+            raise ManifestError("the row names no media: it has no identifier")
+        if not self.tables.add_first("pairs", f"{key}\0{name}"):
+            raise ManifestError(f"'{name[:200]}' is listed twice for the same occurrence")
+        self.tables.add("media", key, [row.position, name, values])
 
-    def _spill_events(self, table: MetaTable) -> Iterator[Listed]:
-        for position, key, row, wrong in _table_rows(self.files, table):
-            if not wrong and not self.spill.add_first("events", key, row):
-                wrong = f"an earlier row has the event '{key[:200]}'"
-            if wrong:
-                yield failed(key, position, ManifestError(wrong))
+    def _store_event(self, row: Row[str]) -> None:
+        values = dict(row.cells)
+        key = values.pop(_KEY, "")
+        if not self.tables.add_first("events", key, values):
+            raise ManifestError(f"an earlier row has the event '{key[:200]}'")
 
-    def _event(self, key: str) -> dict[str, str]:
-        return self.spill.get("events", key) or {}
-
-    def _media(self, key: str) -> Iterator[_Medium]:
-        for position, name, values in self.spill.find("media", key):
-            yield _Medium(position, key, name, values)
-
-    def _occurrence(self, row: _Row) -> Iterator[Listed]:
-        own = row.values.pop("occurrenceID", "")
-        key = f"c:{row.key}" if self.of_core else f"o:{own}"
-        media = self._media(key) if key[2:] else iter(())
+    def _occurrence(self, row: Row[str]) -> Iterator[Listed]:
+        values = dict(row.cells)
+        core, own = values.pop(_KEY, ""), values.pop("occurrenceID", "")
+        key = f"c:{core}" if self.of_core else f"o:{own}"
+        media = self.tables.find("media", key) if key[2:] else iter(())
         first = next(media, None)
         if first is None:
-            media = _associated(row)
-            first = next(media, None)
-            if first is None:
-                return
-        elif not self.spill.add_first("used", key):
+            names = (name.strip() for name in values.get("associatedMedia", "").split("|"))
+            media = ([row.position, name, {}] for name in dict.fromkeys(names) if name)
+        elif self.tables.add_first("used", key):
+            media = chain([first], media)
+        else:
             error = ManifestError(f"an earlier row has the id '{key[2:]}'")
-            yield failed(own or row.key, row.position, error)
+            yield failed(own or core, row.position, error)
             return
-        known = row.values if self.of_core else {**self._event(row.key), **row.values}
-        yield from self._items(own or row.key or row.position, known, chain([first], media))
+        known = values if self.of_core else {**self._event(core), **values}
+        for position, name, of_medium in media:
+            yield self._listed(own or core or row.position, known, position, name, of_medium)
 
     def _unused(self) -> Iterator[Listed]:
         """Media of events as a whole, and errors for media without an occurrence."""
-        for key, (position, name, values) in self.spill.rows("media"):
-            if self.spill.has("used", key):
+        for key, (position, name, values) in self.tables.rows("media"):
+            if self.tables.has("used", key):
                 continue
             own = key[2:]
             event = self._event(own) if key.startswith("c:") else {}
             if event:
-                medium = _Medium(position, key, name, values)
-                yield from self._items(own, event, iter([medium]))
+                yield self._listed(own, event, position, name, values)
                 continue
             message = f"no {'occurrence' if self.of_core else 'event'} has the id '{own[:200]}'"
             yield failed(name, position, SourceNotFoundError(message))
 
-    def _items(
-        self, name: str, known: dict[str, str], media: Iterator[_Medium]
-    ) -> Iterator[Listed]:
-        """An entry for each medium; the first of an occurrence has its bare id."""
-        bare = self.spill.add_first("ids", name)
-        for medium in media:
-            item = partial(self._item, name, known, medium, first=bare)
-            yield listed(name, medium.position, item)
-            bare = False
+    def _event(self, key: str) -> dict[str, str]:
+        return self.tables.get("events", key) or {}
 
-    def _item(self, name: str, known: dict[str, str], medium: _Medium, *, first: bool) -> MediaItem:
-        values = medium.values
-        kind = next((values[each] for each in _TYPES if each in values), "")
-        modality = modality_of_media(medium.name, kind, values.get("format", ""))
-        found = self.locator.find(medium.name)
-        metadata = {**known, **self._of_medium(medium)}
-        metadata.pop("media", None)
-        if "license" in metadata:
-            metadata["license"] = licence(metadata["license"])
-        separator = self.occurrences.dialect.separator
-        item = found.item(name, modality, with_numbers(metadata, separator))
-        return item if first else another_medium(item)
+    def _listed(
+        self, occurrence: str, known: dict[str, str], position: str, name: str, row: dict[str, str]
+    ) -> Listed:
+        """A medium of an occurrence, with the metadata of both."""
 
-    def _of_medium(self, medium: _Medium) -> dict[str, str]:
+        def item() -> MediaItem:
+            kind = next((row[each] for each in _TYPES if each in row), "")
+            modality = modality_of_media(name, kind, row.get("format", ""))
+            found = self.locator.find(name)
+            metadata = {**known, **self._of_medium(name, row)}
+            metadata.pop("media", None)
+            if "license" in metadata:
+                metadata["license"] = licence(metadata["license"])
+            separator = self.occurrences.dialect.separator
+            return found.item(occurrence, modality, with_numbers(metadata, separator))
+
+        return self.medium(position, occurrence, item)
+
+    def _of_medium(self, name: str, values: dict[str, str]) -> dict[str, str]:
         """Metadata of a medium, under names that its occurrence does not use."""
-        values = medium.values
-        said: dict[str, str] = {}
-        for name, value in values.items():
-            free = name in _WINS or name not in self.taken
-            said[name if free else f"media_{name}"[:_LONGEST_NAME]] = value
+        kept: dict[str, str] = {}
+        for column, value in values.items():
+            free = column in _WINS or column not in self.taken
+            kept[column if free else f"media_{column}"[:_LONGEST_NAME]] = value
         licences = [licence(values[each]) for each in _LICENCES if each in values]
         if licences:
-            said["license"] = next(
+            kept["license"] = next(
                 (each for each in licences if each.startswith("CC")), licences[0]
             )
-        for term, name in (("Owner", "rightsHolder"), ("furtherInformationURL", "references")):
+        for term, column in (("Owner", "rightsHolder"), ("furtherInformationURL", "references")):
             if term in values:
-                said.setdefault(name, values[term])
-        if is_address(medium.name):
-            said["accessURI"] = medium.name
-        return said
+                kept.setdefault(column, values[term])
+        if is_address(name):
+            kept["accessURI"] = name
+        return kept
 
 
 def _occurrences(path: Path, meta: Meta) -> tuple[MetaTable, MetaTable | None]:
@@ -257,30 +225,29 @@ def _occurrences(path: Path, meta: Meta) -> tuple[MetaTable, MetaTable | None]:
     )
 
 
-def _associated(row: _Row) -> Iterator[_Medium]:
-    """Media in the occurrence's own column, separated by vertical bars."""
-    names = (name.strip() for name in row.values.get("associatedMedia", "").split("|"))
-    return (_Medium(row.position, "", name, {}) for name in dict.fromkeys(names) if name)
+def _medium_name(row: Row[str]) -> str:
+    return row.cells.get("accessURI") or row.cells.get("identifier", "")
 
 
-def _table_rows(files: PackedFiles, table: MetaTable) -> Iterator[_Row]:
-    """The rows of a table, lazily."""
+def _rows(files: PackedFiles, table: MetaTable) -> Iterator[Row[str]]:
+    """The rows of a table, lazily, with their key."""
     for name in table.files:
         with files.open(name) as stream:
             width = 0
             for count, (line, cells) in enumerate(rows(stream, table.dialect), 1):
-                position = f"{name}, line {line}"
                 if count <= table.header_lines:
                     # Rows have as many cells as the last header line.
                     width = 0 if isinstance(cells, str) else len(cells)
                     continue
-                wrong = cells if isinstance(cells, str) else ""
-                if isinstance(cells, list) and len(cells) < table.width:
-                    wrong = f"the row has {len(cells)} cells, meta.xml names {table.width}"
-                elif isinstance(cells, list) and width and len(cells) != width:
-                    wrong = f"the row has {len(cells)} cells, the header {width}"
-                if wrong or isinstance(cells, str):
-                    yield _Row(position, "", {}, wrong)
-                    continue
-                key = "" if table.key is None else cells[table.key].strip()
-                yield _Row(position, key, table.named(cells), "")
+                values: dict[str, str] = {}
+                error = ""
+                if isinstance(cells, str):
+                    error = cells
+                elif len(cells) < table.width:
+                    error = f"the row has {len(cells)} cells, meta.xml names {table.width}"
+                elif width and len(cells) != width:
+                    error = f"the row has {len(cells)} cells, the header {width}"
+                else:
+                    values = table.named(cells)
+                    values[_KEY] = "" if table.key is None else cells[table.key].strip()
+                yield Row(f"{name}, line {line}", line, values, error)

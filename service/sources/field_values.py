@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import TypeVar
 
 from bittern.errors import MetadataError
 from bittern.index.columns import DARWIN_CORE, MetadataColumns, Value
@@ -30,6 +31,7 @@ _LICENCE_CODE = re.compile(
     re.IGNORECASE,
 )
 _CC_ZERO = re.compile(r"CC[-_ ]?0(?:[-_ ]1[._]0)?", re.IGNORECASE)
+Cell = TypeVar("Cell")
 _NUMBERS = {name: kind for name, kind in DARWIN_CORE.items() if kind == "double"}
 _NUMBER_COLUMNS = MetadataColumns(_NUMBERS)
 _DECIMAL_COMMA = re.compile(r"([+-]?[0-9]*),([0-9]+)")
@@ -107,6 +109,12 @@ def kept_columns(row: Mapping[str, object]) -> dict[str, Value]:
     }
     names = _names(tuple(plain))
     return {n: v for n, v in zip(names, plain.values(), strict=True) if n not in OWN}
+
+
+def renamed(row: Mapping[str, Cell], terms: Mapping[str, str | None]) -> dict[str, Cell]:
+    """The non-empty cells of some columns under new names; None keeps the name."""
+    filled = {column: row[column] for column in terms if row.get(column)}
+    return {terms[column] or column: value for column, value in filled.items()}
 
 
 def checked(metadata: Mapping[str, object]) -> dict[str, Value]:

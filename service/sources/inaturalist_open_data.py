@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,15 +24,12 @@ from bittern.service.sources.base import (
     IMAGE_SUFFIXES,
     Listed,
     SourceOptions,
-    another_medium,
     failed,
-    listed,
     not_empty,
 )
-from bittern.service.sources.field_values import licence
+from bittern.service.sources.field_values import licence, renamed
 from bittern.service.sources.inaturalist_export import SITE, SIZES, VERSION, header, table_rows
-from bittern.service.sources.media_locator import MediaLocator
-from bittern.service.sources.spill import Spill
+from bittern.service.sources.listing import Listing
 from bittern.service.sources.tables import TAB_SEPARATED, Row
 from bittern.types import MediaItem
 
@@ -48,21 +45,21 @@ _NEEDED = {
 _OPTIONAL = {"observers": {"observer_id"}, "taxa": {"taxon_id", "ancestry"}}
 _PHOTO = re.compile(r"\d{1,18}")
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,5}")
-_PHOTO_COLUMNS = ("photo_id", "photo_uuid", "position", "width", "height")
+_PHOTO_COLUMNS = dict.fromkeys(("photo_id", "photo_uuid", "position", "width", "height"))
 _OBSERVATION_COLUMNS = {
     "latitude": "decimalLatitude",
     "longitude": "decimalLongitude",
     "positional_accuracy": "coordinateUncertaintyInMeters",
     "observed_on": "eventDate",
     "taxon_id": "taxonID",
-    "quality_grade": "quality_grade",
-    "anomaly_score": "anomaly_score",
+    "quality_grade": None,
+    "anomaly_score": None,
 }
 
 
 def is_open_data(path: Path) -> bool:
     """Whether a path is a folder with the tables, or one of its tables of photographs."""
-    photos = _table(path if path.is_dir() else path.parent, "photos")
+    photos = _table_file(path if path.is_dir() else path.parent, "photos")
     if photos is None or (not path.is_dir() and path != photos):
         return False
     return _NEEDED["photos"] <= set(header(photos, TAB_SEPARATED))
@@ -76,86 +73,77 @@ def open_data_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
         SourceNotFoundError: a table is missing, or no photograph was found.
     """
     folder = path if path.is_dir() else path.parent
-    with Spill() as spill:
+    with _Photos(folder, options) as photos:
         yield from not_empty(
-            _Listing(folder, options, spill).entries(),
+            photos.entries(),
             f"none of the photographs in the tables in {folder} was found; file names are "
             "PHOTO_ID/original.jpg (or large, medium, small) or PHOTO_ID.jpg. Give their "
             f"folder with --media FOLDER, or allow fetching with --fetch {OPEN_DATA}",
         )
 
 
-class _Listing:
+class _Photos(Listing):
     """One pass over the tables of one folder."""
 
-    def __init__(self, folder: Path, options: SourceOptions, spill: Spill) -> None:
-        self.folder, self.spill = folder, spill
-        self.tables = _tables(folder)
-        self.locator = MediaLocator(folder, options)
+    def __init__(self, folder: Path, options: SourceOptions) -> None:
+        super().__init__(folder, options)
+        self.files = _table_files(folder)
         self.fetches = bool(options.fetch)
         self.taxon = lru_cache(TAXA_KEPT)(self._taxon)
 
     def entries(self) -> Iterator[Listed]:
+        """The photographs, then the local files without a row."""
         for photo, file in _local_photos(self.locator.folder):
-            self.spill.add_first("local", _sortable(photo), file)
-        photos = self.tables["photos"]
+            self.tables.add_first("local", _sortable(photo), file)
         if not self.fetches:
-            yield from self._take("photos", self._take_photo)
-        yield from self._take("observations", self._take_observation)
-        yield from self._take("observers", self._take_observer)
-        yield from self._take("taxa", self._take_taxon)
-        if self.fetches:
-            for row in table_rows(photos, TAB_SEPARATED):
-                yield self._photo(row)
-        else:
-            for _, values in self.spill.rows("wanted"):
-                yield self._photo(Row(*values))
-        for key, file in self.spill.items("local"):
-            if not self.spill.has("met", key):
-                message = f"no row of {photos.name} has the id of the file '{file}'"
+            yield from self.stored(self._rows("photos"), self._store_photo)
+        yield from self.stored(self._rows("observations"), self._store_observation)
+        yield from self.stored(self._rows("observers"), self._store_observer)
+        yield from self.stored(self._rows("taxa"), self._store_taxon)
+        wanted = (Row(*values) for _, values in self.tables.rows("wanted"))
+        for row in self._rows("photos") if self.fetches else wanted:
+            yield self._photo(row)
+        for key, file in self.tables.items("local"):
+            if not self.tables.has("met", key):
+                message = f"no row of {self.files['photos'].name} has the id of the file '{file}'"
                 yield failed(file, "", SourceNotFoundError(message))
 
-    def _take(self, name: str, take: Callable[[Row[str]], object]) -> Iterator[Listed]:
-        """Store the needed rows of a table; list its invalid rows."""
-        path = self.tables.get(name)
-        for row in table_rows(path, TAB_SEPARATED) if path else ():
-            if row.error:
-                yield failed("", row.position, ManifestError(row.error))
-            else:
-                take(row)
+    def _rows(self, table: str) -> Iterator[Row[str]]:
+        file = self.files.get(table)
+        return table_rows(file, TAB_SEPARATED) if file else iter(())
 
-    def _take_photo(self, row: Row[str]) -> None:
+    def _store_photo(self, row: Row[str]) -> None:
         if self._local(row.cells["photo_id"]) is not None:
-            self.spill.add_first("needed", row.cells["observation_uuid"])
-            self.spill.add("wanted", "", row)
+            self.tables.add_first("needed", row.cells["observation_uuid"])
+            self.tables.add("wanted", "", row)
 
-    def _take_observation(self, row: Row[str]) -> None:
+    def _store_observation(self, row: Row[str]) -> None:
         key = row.cells["observation_uuid"]
-        if self.fetches or self.spill.has("needed", key):
-            self.spill.add_first("observations", key, row.cells)
+        if self.fetches or self.tables.has("needed", key):
+            self.tables.add_first("observations", key, row.cells)
 
-    def _take_observer(self, row: Row[str]) -> None:
+    def _store_observer(self, row: Row[str]) -> None:
         name = row.cells.get("name") or row.cells.get("login", "")
-        self.spill.add_first("observers", row.cells["observer_id"], name)
+        self.tables.add_first("observers", row.cells["observer_id"], name)
 
-    def _take_taxon(self, row: Row[str]) -> None:
+    def _store_taxon(self, row: Row[str]) -> None:
         cells = row.cells
         values = [cells["ancestry"], cells.get("rank", "").lower(), cells.get("name", "")]
-        self.spill.add_first("taxa", cells["taxon_id"], values)
+        self.tables.add_first("taxa", cells["taxon_id"], values)
 
     def _local(self, photo: str) -> str | None:
         """The local file of a row's photograph; None if there is none."""
         if not _PHOTO.fullmatch(photo):
             return None
         key = _sortable(int(photo))
-        file: str | None = self.spill.get("local", key)
+        file: str | None = self.tables.get("local", key)
         if file is not None:
-            self.spill.add_first("met", key)
+            self.tables.add_first("met", key)
         return file
 
     def _taxon(self, key: str) -> dict[str, str]:
         """`scientificName`, `taxonRank` and the names of the main ranks; empty if unknown."""
-        own = self.spill.get("taxa", key)
+        own = self.tables.get("taxa", key)
         if own is None:
             return {}
         ancestry, rank, name = own
@@ -164,7 +152,7 @@ class _Listing:
             names[rank] = name
         # Documented with backslashes between the ids; the files have slashes.
         for ancestor in re.split(r"[/\\]", ancestry)[:100]:
-            above = self.spill.get("taxa", ancestor)
+            above = self.tables.get("taxa", ancestor)
             if above is not None and above[1] in RANKS:
                 names.setdefault(above[1], above[2])
         return {column: value for column, value in names.items() if value}
@@ -172,9 +160,9 @@ class _Listing:
     def _photo(self, row: Row[str]) -> Listed:
         if row.error:
             return failed("", row.position, ManifestError(row.error))
-        photo = row.cells["photo_id"]
-        name = f"photo {photo}" if photo else ""
-        return listed(name, row.position, lambda: self._item(row.cells))
+        photo, key = row.cells["photo_id"], row.cells["observation_uuid"]
+        name = f"photo {photo}" if photo else row.position
+        return self.medium(row.position, key, lambda: self._item(row.cells), name)
 
     def _item(self, row: Mapping[str, str]) -> MediaItem:
         photo, extension = row["photo_id"], row["extension"].lower()
@@ -182,28 +170,27 @@ class _Listing:
             raise ManifestError(f"'{photo[:40]}.{extension[:40]}' is not the name of a photograph")
         local = self._local(photo)
         key = row["observation_uuid"]
-        observation = self.spill.get("observations", key)
+        observation = self.tables.get("observations", key)
         if observation is None:
             raise ManifestError(f"no row of observations.csv has the uuid '{key[:80]}'")
         address = f"{OPEN_DATA}photos/{photo}/{FETCHED_SIZE}.{extension}"
         found = self.locator.find("" if local else address, also=[local] if local else ())
         metadata = self._metadata(row, observation)
-        item = found.item(f"{SITE}/observations/{key}", "image", metadata)
-        return item if self.spill.add_first("occurrences", key) else another_medium(item)
+        return found.item(f"{SITE}/observations/{key}", "image", metadata)
 
     def _metadata(
         self, photo: Mapping[str, str], observation: Mapping[str, str]
     ) -> dict[str, Value]:
-        kept: dict[str, Value] = {c: photo[c] for c in _PHOTO_COLUMNS if photo.get(c)}
-        for heading, name in _OBSERVATION_COLUMNS.items():
-            if observation.get(heading):
-                kept[name] = observation[heading]
+        kept: dict[str, Value] = {
+            **renamed(photo, _PHOTO_COLUMNS),
+            **renamed(observation, _OBSERVATION_COLUMNS),
+        }
         kept.update(self.taxon(observation.get("taxon_id", "")))
         kept["references"] = f"{SITE}/observations/{photo['observation_uuid']}"
         if photo.get("license"):
             kept["license"] = licence(photo["license"], VERSION)
         person = photo.get("observer_id") or observation.get("observer_id", "")
-        if name := self.spill.get("observers", person):
+        if name := self.tables.get("observers", person):
             kept["rightsHolder"] = kept["recordedBy"] = name
         known = {column: value for column, value in kept.items() if column in DARWIN_CORE}
         return {**kept, **MetadataColumns(DARWIN_CORE).accept(known)}
@@ -248,15 +235,15 @@ def _split(name: str) -> tuple[str, str]:
     return (stem, dot + suffix) if stem else (name, "")
 
 
-def _table(folder: Path, name: str) -> Path | None:
+def _table_file(folder: Path, name: str) -> Path | None:
     paths = (folder / f"{name}.csv", folder / f"{name}.csv.gz")
     return next((path for path in paths if path.is_file()), None)
 
 
-def _tables(folder: Path) -> dict[str, Path]:
+def _table_files(folder: Path) -> dict[str, Path]:
     tables: dict[str, Path] = {}
     for name, wanted in {**_NEEDED, **_OPTIONAL}.items():
-        path = _table(folder, name)
+        path = _table_file(folder, name)
         if path is None and name in _NEEDED:
             raise SourceNotFoundError(
                 f"{folder} has no {name}.csv or {name}.csv.gz, which the open data need; download "

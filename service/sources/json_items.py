@@ -43,26 +43,29 @@ class Element(NamedTuple):
             the requested lists in it.
         number: its index in its list, from 0.
         value: the element, made of dicts, lists, str, int, float, bool and None.
-        unusable: its error, or empty. With an error, `value` is None.
+        error: why it cannot be used, or empty. With an error, `value` is None.
+        file: name of the file.
     """
 
     member: str
     number: int
     value: Any
-    unusable: str = ""
+    error: str = ""
+    file: str = ""
 
-    def position(self, file: str) -> str:
+    @property
+    def position(self) -> str:
         """Its position: ``train.json, images[12]``."""
-        return f"{file}, {self.member or 'element '}[{self.number}]"
+        return f"{self.file}, {self.member or 'element '}[{self.number}]"
 
     def fields(self) -> dict[str, Any]:
         """The element as an object with named values.
 
         Raises:
-            ManifestError: it is unusable, or not an object.
+            ManifestError: it cannot be used, or is not an object.
         """
-        if self.unusable:
-            raise ManifestError(self.unusable)
+        if self.error:
+            raise ManifestError(self.error)
         if not isinstance(self.value, dict):
             raise ManifestError("it is not a JSON object")
         return self.value
@@ -85,7 +88,7 @@ def elements(path: Path, members: frozenset[str], *, flat: bool = False) -> Iter
     try:
         with path.open("rb") as guarded.file:
             for element in _Elements(guarded.events(), members, flat).all():
-                yield element
+                yield element._replace(file=path.name)
                 done = f"{element.member or 'element '}[{element.number}]"
     except (ijson.JSONError, ValueError, RuntimeError) as error:
         raise ManifestError(
@@ -237,17 +240,17 @@ class _Builder:
         self._flat = flat
         self._builder = ObjectBuilder()
         self._depth = self._values = self._chars = 0
-        self._unusable = ""
+        self._error = ""
 
     def add(self, event: str, value: Any) -> None:
         """Add the next event."""
         self._depth += event in _STARTS
         if self._depth <= self._deepest:
             self._check(event, value)
-            if not self._unusable:
+            if not self._error:
                 self._builder.event(event, value)
         elif not self._flat:
-            self._unusable = f"it is nested more than {MAX_DEPTH} levels deep"
+            self._error = f"it is nested more than {MAX_DEPTH} levels deep"
         self._depth -= event in _ENDS
 
     def _check(self, event: str, value: Any) -> None:
@@ -255,16 +258,16 @@ class _Builder:
         if isinstance(value, str):
             self._chars += len(value)
             if not value.isascii() and not _is_unicode(value):
-                self._unusable = "it has a text that is not Unicode"
+                self._error = "it has a text that is not Unicode"
         if self._values > MAX_ELEMENT_VALUES:
-            self._unusable = f"it has more than {MAX_ELEMENT_VALUES:,} values"
+            self._error = f"it has more than {MAX_ELEMENT_VALUES:,} values"
         elif self._chars > MAX_ELEMENT_CHARS:
-            self._unusable = f"it has more than {MAX_ELEMENT_CHARS:,} characters"
+            self._error = f"it has more than {MAX_ELEMENT_CHARS:,} characters"
 
     def element(self, member: str, number: int) -> Element:
         """The finished element."""
-        value = None if self._unusable else self._builder.value
-        return Element(member, number, value, self._unusable)
+        value = None if self._error else self._builder.value
+        return Element(member, number, value, self._error)
 
 
 def _is_unicode(text: str) -> bool:

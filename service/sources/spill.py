@@ -41,10 +41,13 @@ class Spill:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the tables."""
         self._db.close()
 
-    def __del__(self) -> None:
-        self._db.close()
+    __del__ = close
 
     def add_first(self, table: str, key: str, value: object = None) -> bool:
         """Add a value to a map unless it has the key; returns whether it was added."""

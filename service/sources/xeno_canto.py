@@ -12,16 +12,18 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from bittern.errors import BitternError, ManifestError
+from bittern.errors import ManifestError
 from bittern.index.columns import Value
 from bittern.service.sources.base import (
     AUDIO_SUFFIXES,
     Listed,
     SourceOptions,
     failed,
+    listed,
     modality_of_suffix,
 )
 from bittern.service.sources.field_values import (
@@ -137,20 +139,19 @@ def _page(path: Path, folder: _Folder, seen: set[int]) -> Iterator[Listed]:
     for element in elements(path, _RECORDINGS):
         if not element.member and _is_page(element):
             continue
-        position = element.position(path.name)
-        name = position
         try:
             row = element.fields()
             number = _number(row)
-            name = f"XC{number}"
-            if number in seen:
-                message = f"{position}: {name} is on an earlier page too"
-                yield Listed(AddResult(name, AddStatus.SKIPPED, 0, "", message), position)
-                continue
-            seen.add(number)
-            yield Listed(_item(row, number, folder), position)
-        except BitternError as error:
-            yield failed(name, position, error)
+        except ManifestError as error:
+            yield failed("", element.position, error)
+            continue
+        name = f"XC{number}"
+        if number in seen:
+            message = f"{element.position}: {name} is on an earlier page too"
+            yield Listed(AddResult(name, AddStatus.SKIPPED, 0, "", message), element.position)
+            continue
+        seen.add(number)
+        yield listed(name, element.position, partial(_item, row, number, folder))
 
 
 def _is_page(element: Element) -> bool:

@@ -186,9 +186,9 @@ def json_elements(
     read = _whole if whole else _streamed
     try:
         for element in read(path, frozenset({*members, *also})):
-            if element.unusable or not isinstance(element.value, dict) or not element.member:
-                reason = element.unusable or "it is no object with named values"
-                got = f"{element.position(path.name)}: {reason}"
+            if element.error or not isinstance(element.value, dict) or not element.member:
+                reason = element.error or "it is no object with named values"
+                got = f"{element.position}: {reason}"
                 raise wrong_layout(path, expected, got, remedy)
             met.add(element.member)
             yield element
@@ -308,7 +308,7 @@ def read_coco(path: Path, layout: CocoLayout, unknown: Unknown = "error") -> Coc
     }
     required = (layout.items, "annotations", "categories")
     for element in json_elements(path, required, layout.origin, ("licenses",), whole=layout.whole):
-        add[element.member](element.value, element.position(path.name))
+        add[element.member](element.value, element.position)
     return reader.result(unknown)
 
 
