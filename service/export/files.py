@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bittern.errors import QueryError
 from bittern.files import check_output_file, writing_file
-from bittern.service.export.rows import Rows
+from bittern.service.export.rows import ExportRows
 from bittern.service.export.writers import FOLDER, Writer, format_of
 from bittern.types import Exported, ExportOptions
 
@@ -53,7 +53,7 @@ def check_export(to: str | Path, options: ExportOptions) -> str:
     return chosen
 
 
-def file_chunks(writer: Writer, rows: Rows) -> Iterator[FileChunk]:
+def file_chunks(writer: Writer, rows: ExportRows) -> Iterator[FileChunk]:
     """A file in chunks; the last is empty and has the final counts."""
     for chunk in writer.chunks(rows):
         for start in range(0, len(chunk), MAX_CHUNK_BYTES):

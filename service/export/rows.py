@@ -26,7 +26,7 @@ _ARROW: Mapping[ColumnType, pa.DataType] = {
 
 
 @dataclass
-class Rows:
+class ExportRows:
     """Observations to export; can be iterated once.
 
     Attributes:
@@ -59,7 +59,9 @@ class Rows:
             ]
 
 
-def rows_of_archive(archive: Archive, where: str | None = None, *, codes: bool = False) -> Rows:
+def rows_of_archive(
+    archive: Archive, where: str | None = None, *, codes: bool = False
+) -> ExportRows:
     """An archive's observations of one generation, in row order.
 
     Args:
@@ -83,7 +85,7 @@ def rows_of_archive(archive: Archive, where: str | None = None, *, codes: bool =
         card = SavedModel.load(archive.model_folder(digest)).card
         schema = schema.append(pa.field("code", pa.binary(card.bits // 8)))
         schema = schema.with_metadata(about_codes(card))
-    return Rows(schema, len(archive.rows(where)), _as(schema, stream))
+    return ExportRows(schema, len(archive.rows(where)), _as(schema, stream))
 
 
 def _as(schema: pa.Schema, stream: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -98,13 +100,13 @@ def _as(schema: pa.Schema, stream: Iterable[pa.RecordBatch]) -> Iterator[pa.Reco
         yield pa.RecordBatch.from_arrays(known, schema=schema)
 
 
-def rows_of_hits(hits: Sequence[Hit]) -> Rows:
+def rows_of_hits(hits: Sequence[Hit]) -> ExportRows:
     """The hits of a search, best first, with their rank and distance in bits."""
     firsts: list[dict[str, Value]] = [{"rank": h.rank, "distance": h.distance} for h in hits]
     return _rows([hit.observation for hit in hits], firsts, HIT_COLUMNS)
 
 
-def rows_of_observations(observations: Sequence[Observation]) -> Rows:
+def rows_of_observations(observations: Sequence[Observation]) -> ExportRows:
     """Observations in memory, in their order."""
     return _rows(observations, [{} for _ in observations], {})
 
@@ -113,7 +115,7 @@ def _rows(
     observations: Sequence[Observation],
     firsts: Sequence[Mapping[str, Value]],
     columns: Mapping[str, ColumnType],
-) -> Rows:
+) -> ExportRows:
     metadata = metadata_types(observations)
     names = {name: f"{name}_" if name.lower() in columns else name for name in metadata}
     fields = [(name, _ARROW[kind]) for name, kind in {**columns, **IDENTITY}.items()]
@@ -134,7 +136,7 @@ def _rows(
             records = list(map(record, observations[batch], firsts[batch]))
             yield pa.RecordBatch.from_pylist(records, schema=schema)
 
-    return Rows(schema, len(observations), stream())
+    return ExportRows(schema, len(observations), stream())
 
 
 def identity(observation: Observation) -> dict[str, Value | None]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from bittern.errors import PreconditionError, QueryError
 from bittern.index.columns import Value
-from bittern.service.export.rows import Rows
+from bittern.service.export.rows import ExportRows
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Writer:
     name: str
     suffix: str
     title: str
-    chunks: Callable[[Rows], Iterator[bytes]]
+    chunks: Callable[[ExportRows], Iterator[bytes]]
     codes: bool = False
 
 
@@ -68,7 +68,7 @@ _DARWIN_CORE_NAMES = {"media": "associatedMedia"}
 """Our columns with another name in Darwin Core."""
 
 
-def csv_chunks(rows: Rows) -> Iterator[bytes]:
+def csv_chunks(rows: ExportRows) -> Iterator[bytes]:
     """Comma-separated values in UTF-8, one observation a row, all columns."""
     from pyarrow import csv  # slow to import
 
@@ -100,7 +100,7 @@ def _harmless_column(column: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(column, FORMULA, r"'\1")
 
 
-def parquet_chunks(rows: Rows) -> Iterator[bytes]:
+def parquet_chunks(rows: ExportRows) -> Iterator[bytes]:
     """Apache Parquet: all columns with their types, and codes as fixed-size binary.
 
     The schema's metadata name the model of the codes, and the order of their bits.
@@ -147,13 +147,13 @@ class _Drained(io.RawIOBase):
 _COORDINATES = ("decimalLongitude", "decimalLatitude")
 
 
-def json_lines_chunks(rows: Rows) -> Iterator[bytes]:
+def json_lines_chunks(rows: ExportRows) -> Iterator[bytes]:
     """One JSON object per observation and line, without unknown values."""
     for records in rows.records():
         yield "".join(_json(record) + "\n" for record in records).encode()
 
 
-def geojson_chunks(rows: Rows) -> Iterator[bytes]:
+def geojson_chunks(rows: ExportRows) -> Iterator[bytes]:
     """One feature per observation: a point with all known values.
 
     Coordinates are as precise as in the source; ``coordinateUncertaintyInMeters`` is a property.
@@ -205,7 +205,7 @@ _RAVEN_COLUMNS = (
 _RAVEN_HITS = {"rank": "Rank", "distance": "Distance"}
 
 
-def raven_chunks(rows: Rows) -> Iterator[bytes]:
+def raven_chunks(rows: ExportRows) -> Iterator[bytes]:
     """A selection table of Raven (https://www.ravensoundsoftware.com): windows of recordings.
 
     Tab-separated text with a header. Raven shows columns that it does not know as annotations.
@@ -263,7 +263,7 @@ _ADDRESS = re.compile(
 _ADDRESS_COLUMNS = ("references", "occurrenceID")
 
 
-def inaturalist_id_chunks(rows: Rows) -> Iterator[bytes]:
+def inaturalist_id_chunks(rows: ExportRows) -> Iterator[bytes]:
     """One number per line, each once, in the order of the observations.
 
     It is read from the address in `references` or `occurrenceID`. Observations without one are

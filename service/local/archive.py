@@ -22,7 +22,7 @@ from bittern.index.archive import Archive
 from bittern.index.snapshots import SnapshotInfo
 from bittern.service.export.files import check_export, file_chunks, write_file
 from bittern.service.export.folder import media_of_hits, media_of_observations, write_folder
-from bittern.service.export.rows import Rows, metadata_types, rows_of_archive, rows_of_hits
+from bittern.service.export.rows import ExportRows, metadata_types, rows_of_archive, rows_of_hits
 from bittern.service.export.writers import FOLDER, writer_of
 from bittern.service.ingest.commit import ArchiveCommits, check_towers, reject_unsupported
 from bittern.service.ingest.embedding import embed_items
@@ -291,7 +291,7 @@ class LocalArchive(ArchiveAPI):
 
     # Export
 
-    def rows(self, where: str | None = None, *, codes: bool = False) -> Rows:
+    def rows(self, where: str | None = None, *, codes: bool = False) -> ExportRows:
         """Observations of one generation in row order, for `bittern.service.export`.
 
         Args:

@@ -19,7 +19,12 @@ from hypothesis import strategies as st
 from bittern.errors import PreconditionError, QueryError
 from bittern.index.archive import Archive
 from bittern.service.export.files import MAX_CHUNK_BYTES, file_chunks, write_file
-from bittern.service.export.rows import Rows, rows_of_archive, rows_of_hits, rows_of_observations
+from bittern.service.export.rows import (
+    ExportRows,
+    rows_of_archive,
+    rows_of_hits,
+    rows_of_observations,
+)
 from bittern.service.export.writers import (
     FORMATS,
     WRITERS,
@@ -33,15 +38,15 @@ from bittern.types import Hit, Observation
 TABLES = ("csv", "jsonl", "geojson", "raven", "ids")
 
 
-def written(rows: Rows, name: str) -> bytes:
+def written(rows: ExportRows, name: str) -> bytes:
     return b"".join(WRITERS[name].chunks(rows))
 
 
-def text(rows: Rows, name: str) -> str:
+def text(rows: ExportRows, name: str) -> str:
     return written(rows, name).decode()
 
 
-def cells(rows: Rows, name: str = "csv") -> list[dict[str, str]]:
+def cells(rows: ExportRows, name: str = "csv") -> list[dict[str, str]]:
     lines = io.StringIO(text(rows, name), newline="")
     return list(csv.DictReader(lines, delimiter="\t" if name == "raven" else ","))
 

@@ -14,7 +14,7 @@ from bittern.errors import (
     UnreadableMediaError,
     UnsupportedModalityError,
 )
-from bittern.service.export.rows import Rows, rows_of_observations
+from bittern.service.export.rows import ExportRows, rows_of_observations
 from bittern.service.limits import Deadline
 from bittern.service.local.archive import LocalArchive
 from bittern.types import (
@@ -224,7 +224,7 @@ class FakeArchive(LocalArchive):
             return [Encoded(b"\x01" * 8, logits)]
         return [Encoded(b"\x02" * 8, logits, s, s + 3.0) for s in (0.0, 3.0)]
 
-    def rows(self, where: str | None = None, *, codes: bool = False) -> Rows:
+    def rows(self, where: str | None = None, *, codes: bool = False) -> ExportRows:
         if self.failure is not None:
             raise self.failure
         self.exported.append((where, codes))
