@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.embeddings.encoding import embed_items, embed_queries
 from bittern.benchmarks.eval.embeddings.precomputed import PrecomputedRows
-from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
-from bittern.benchmarks.eval.embeddings.windows import with_windows
+from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows, with_windows
 from bittern.benchmarks.eval.request import DEFAULT_BITS, EvalRequest
 from bittern.benchmarks.eval.spaces import Space, spaces_for
 from bittern.benchmarks.eval.suites import Suite

@@ -126,12 +126,12 @@ def test_classes_named_like_the_id_of_another_keep_ids_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({}, "Asked with the prompt 'a photo of {common}'"),
-        ({"prompts": ("{name}",)}, "Asked with the label as it stands, without a prompt"),
-        ({"prompts": ("a {name}", "{name}")}, "Asked once with each of 2 prompts: 'a {name}', "),
+        ({}, "A query is the prompt 'a photo of {common}'"),
+        ({"prompts": ("{name}",)}, "A query is the label as it stands, without a prompt"),
+        ({"prompts": ("a {name}", "{name}")}, "Each of 2 prompts is a query: 'a {name}', "),
         (
             {"prompts": ("a {name}", "{name}"), "average_prompts": True},
-            "Asked with the mean of 2 prompts' embeddings: 'a {name}', '{name}'",
+            "A query is the mean of 2 prompts' embeddings: 'a {name}', '{name}'",
         ),
         ({"prompts": [f"{n} {{name}}" for n in range(9)]}, "'4 {name}' and 4 more"),
     ],
@@ -149,7 +149,7 @@ def test_prompt_that_is_given_twice_is_refused() -> None:
 def test_classes_without_the_name_that_is_asked_for_are_counted() -> None:
     every = np.arange(2)
     told = fallbacks(CLASSES, every, Protocol(), IMAGE_PROMPTS)
-    assert told == ["1 of 2 classes has no common name and is asked for by its label"]
+    assert told == ["1 of 2 classes has no common name and is searched by its label"]
     assert fallbacks(CLASSES, every, Protocol(prompts=("{name}",)), IMAGE_PROMPTS) == []
 
 
@@ -161,7 +161,7 @@ def test_where_no_class_has_the_name_that_is_asked_for_it_is_said_first() -> Non
     task = Task("text→image", asked, items, relevance, classes, left_out=("x is not there",))
     told = with_fallbacks(task, Protocol(), IMAGE_PROMPTS)
     sentence = (
-        "No class that is asked for has a common name: {common} stands for the scientific name in "
+        "No class of the queries has a common name: {common} stands for the scientific name in "
         "all queries"
     )
     assert list(told.left_out) == [sentence, "x is not there"]

@@ -58,8 +58,8 @@ def test_every_species_is_asked_for_by_its_common_name(whole: Path) -> None:
     assert task.queries.contents[0] == ("a photo of Domestic Cattle",)
     assert task.queries.contents[10] == ("a photo of Papilio machaon",)
     assert task.notes == (
-        "Asked with the prompt 'a photo of {common}'",
-        "1 of 11 classes has no common name and is asked for by its scientific name",
+        "A query is the prompt 'a photo of {common}'",
+        "1 of 11 classes has no common name and is searched by its scientific name",
     )
     assert list(task.left_out) == []
 
@@ -206,7 +206,7 @@ def test_species_without_images_is_not_asked_for_and_counted(data: Path) -> None
     task = asked(changed(data, lambda c: c["categories"].append(extra)))
     assert len(task.queries) == 11
     assert list(task.left_out) == [
-        "1 of 12 queries has no relevant item and was not asked (Bubo bubo)",
+        "1 of 12 queries has no relevant item and was left out (Bubo bubo)",
     ]
 
 

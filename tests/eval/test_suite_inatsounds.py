@@ -78,7 +78,7 @@ def test_species_are_asked_for_by_the_sound_of_their_common_name(data: Path) -> 
 def test_a_species_without_recordings_is_not_asked_and_counted(data: Path) -> None:
     task = only_task(data)
     assert "House_Cricket" not in task.queries.ids
-    assert "1 of 7 queries has no relevant item and was not asked (House Cricket)" in task.left_out
+    assert "1 of 7 queries has no relevant item and was left out (House Cricket)" in task.left_out
 
 
 def test_species_that_are_not_evaluated_are_ranked_and_not_asked(data: Path) -> None:

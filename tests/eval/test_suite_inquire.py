@@ -59,7 +59,7 @@ def test_all_images_are_ranked_for_every_query_that_something_answers(whole: Pat
     assert len(task.items) == 14
     assert task.candidates is None
     assert photos(task) == {own: set(each) for own, each in inquire.RELEVANT.items() if each}
-    assert list(task.left_out) == ["1 of 5 queries has no relevant item and was not asked (95)"]
+    assert list(task.left_out) == ["1 of 5 queries has no relevant item and was left out (95)"]
 
 
 def test_queries_are_asked_in_their_own_words_and_for_no_class(whole: Path) -> None:
@@ -81,7 +81,7 @@ def test_queries_of_the_test_split_are_asked_as_published_unless_told_otherwise(
     for task in (full(whole, database=""), full(whole, database="test")):
         assert list(task.queries.ids) == ["7", "40"]
         assert not task.groups
-        assert list(task.left_out) == ["1 of 3 queries has no relevant item and was not asked (95)"]
+        assert list(task.left_out) == ["1 of 3 queries has no relevant item and was left out (95)"]
         assert photos(task) == {own: set(inquire.RELEVANT[own]) for own in ("7", "40")}
         assert task.notes[0].startswith("The queries of the test split are asked")
     val = full(whole, database="val")
@@ -165,7 +165,7 @@ def test_rerank_ranks_the_candidates_and_counts_what_is_relevant_among_them(whol
     assert photos(task, task.candidates) == {
         own: set(each) for own, each in inquire.CANDIDATES.items()
     }
-    assert "2 of 5 queries have no relevant item and were not asked (40, 95)" in task.left_out
+    assert "2 of 5 queries have no relevant item and were left out (40, 95)" in task.left_out
 
 
 def test_rerank_alone_needs_no_image_but_the_candidates(data: Path) -> None:

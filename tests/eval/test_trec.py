@@ -122,7 +122,7 @@ def test_a_judgement_that_is_repeated_counts_once(tmp_path: Path) -> None:
     path = qrels(tmp_path, "q1 0 tern 2\nq2 0 tern 1\nq1 Q0 tern 2\n")
     found, left_out = read_qrels(path, QUERIES, ITEMS)
     assert found.counts.tolist() == [1, 1, 0]
-    assert left_out == ["qrels: 1 line says what another says; counted once"]
+    assert left_out == ["qrels: 1 line repeats another; counted once"]
 
 
 def test_judgements_that_contradict_each_other_are_refused_with_both_lines(tmp_path: Path) -> None:

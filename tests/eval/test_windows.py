@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bittern.benchmarks.eval.embeddings.windows import with_windows
+from bittern.benchmarks.eval.embeddings.rows import with_windows
 from bittern.benchmarks.eval.tasks import Classes, Items, Protocol, QuerySet, Relevance, Task
 from bittern.errors import InvalidInputError
 from tests.eval.embedding_toys import ArrayRows

@@ -2,7 +2,7 @@
 
     encoding.py      embed_items and embed_queries
     shards.py        one shard on disk, checked before it is trusted; `ShardedRows` over many
-    rows.py          the interface `EmbeddedRows`
+    rows.py          the interface `EmbeddedRows`; windows as items
     precomputed.py   `PrecomputedRows`: embeddings that another program made
 
 The cache has one folder per tower (its digest, its windowing, its modality):
@@ -13,7 +13,7 @@ The cache has one folder per tower (its digest, its windowing, its modality):
         │                           within the shard), spans float32 [rows, 2] (NaN: none)
         └── <digest>.json           items, rows, dim, XXH3 of the file beside it, failed items
 
-A shard is named by the digest of what it was made from. So every task that has the same items at
-the same positions of a shard finds it again, and a file that has changed costs one shard. Nothing
-of a shard depends on how far an earlier run came. Any file may be removed: it is made again.
+A shard is named by the digest of its contents. So every task that has the same items at the same
+positions of a shard finds it again, and a file that has changed costs one shard. A shard does not
+depend on earlier runs. Any file may be removed: it is made again.
 """

@@ -19,7 +19,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
 from bittern.benchmarks.eval.embeddings.shards import (
     Content,
     Shard,
@@ -31,7 +30,7 @@ from bittern.benchmarks.eval.embeddings.shards import (
     tower_print,
     write_shard,
 )
-from bittern.benchmarks.eval.tasks import TEXT, Contents, Items, QuerySet
+from bittern.benchmarks.eval.tasks import IMAGE, TEXT, Contents, Items, QuerySet, ranges
 from bittern.encoders.base import Modality
 from bittern.errors import (
     ArchiveDamagedError,
@@ -51,20 +50,156 @@ SHARD_ITEMS = {Modality.IMAGE: 1024, Modality.AUDIO: 64, Modality.TEXT: 4096}
 """Items per shard: a kill repeats one at the most. A recording may have a thousand windows."""
 TEXT_BATCH = 64
 """Texts per call of a tower."""
-_LEAST_NORM = 1e-6
+ALONE = 2_048
+"""So many different prompts go through the tower each by itself, as a search embeds them. More go
+in batches of 64, padded to the longest among them, which may change the last bits of a float."""
 OnItems = Callable[[int], None]
 """Called with how many items are done."""
+_LEAST_NORM = 1e-6
+_FAILURES_SHOWN = 5
+_log = logging.getLogger(__name__)
+
+
+def embed_items(
+    embedder: Embedder,
+    items: Items,
+    cache: Path,
+    *,
+    on_items: OnItems = lambda done: None,
+    missing: Literal["error", "skip"] = "error",
+) -> ShardedRows:
+    """Embed the items that are not in the cache yet, and open all shards.
+
+    Photographs and recordings go through the product's own pipeline, texts through the tower in
+    batches of 64.
+
+    Args:
+        embedder: encoder with the tower.
+        items: of a task.
+        cache: folder of the cache; see the package.
+        on_items: called with how many items are done, those in the cache included.
+        missing: what becomes of items that cannot be embedded: ``skip`` leaves them in `failed`;
+            ``error`` ends with an error, once everything else has been embedded.
+
+    Raises:
+        UnsupportedModalityError, WeightsMissingError: no tower for these items.
+        LimitExceededError: the disk has no room for the embeddings.
+        MediaError: items cannot be embedded, and `missing` is ``error``.
+        InvalidInputError: a content is of another modality than the items.
+    """
+    modality = Modality(items.modality)
+    work = _Work(embedder, modality, items.contents, cache, lambda position: items.ids[position])
+    rows = _embed(work, on_items)
+    if rows.failed and missing == "error":
+        number = len(rows.failed)
+        shown = "; ".join(
+            f"{items.ids[position]!r}: {why}" for position, why in rows.failed[:_FAILURES_SHOWN]
+        )
+        more = f"; and {number - _FAILURES_SHOWN} more" if number > _FAILURES_SHOWN else ""
+        raise MediaError(
+            f"{some_of(number, len(items), 'item')} could not be embedded: {shown}{more}. Leave "
+            f"{agreeing(number, 'it', 'them')} out with --missing skip, or mend "
+            f"{agreeing(number, 'this file', 'these files')}: changed files are embedded anew, the "
+            f"rest is kept in {cache}",
+            field="missing",
+        )
+    return rows
+
+
+def embed_queries(embedder: Embedder, queries: QuerySet, cache: Path) -> NDArray[np.float32]:
+    """Embed queries, float32 [q, dim], unit norm.
+
+    A query of several prompts, or of a recording of several windows, is the mean of their
+    embeddings, scaled to unit norm, as in a search. A prompt that several queries share is
+    embedded once.
+
+    Args:
+        embedder: encoder with the tower.
+        queries: the queries.
+        cache: the same as that of the items.
+
+    Raises:
+        QueryError: a query that cannot be embedded, by name.
+        UnsupportedModalityError, WeightsMissingError: no tower for these queries.
+        LimitExceededError: the disk is full.
+    """
+    if not len(queries):
+        return np.empty((0, embedder.encoder().dim), np.float32)
+    contents, members = _different_contents(queries)
+    first_query = {content: q for q in reversed(range(len(members))) for content in members[q]}
+
+    def name(position: int) -> str:
+        return queries.ids[first_query[position]]
+
+    batch = 1 if len(contents) <= ALONE else TEXT_BATCH
+    rows = _embed(_Work(embedder, Modality(queries.modality), contents, cache, name, batch))
+    if rows.failed:
+        position, why = rows.failed[0]
+        kind = {TEXT: "text", IMAGE: "photograph"}.get(queries.modality, "recording")
+        raise QueryError(
+            f"query '{name(position)}' cannot be embedded: {why}. Correct it, or leave it out; "
+            f"{some_of(len(rows.failed), len(contents), kind)} failed.",
+            field="queries",
+        )
+    return _means(rows, members, queries.ids)
+
+
+def _different_contents(queries: QuerySet) -> tuple[list[MediaItem | str], list[list[int]]]:
+    """All different prompts, or all media; and the positions of each query's contents in them."""
+    if queries.modality == TEXT:
+        positions: dict[str, int] = {}
+        members = []
+        for name, prompts in zip(queries.ids, queries.contents, strict=True):
+            if not isinstance(prompts, tuple) or not prompts:
+                raise QueryError(
+                    f"query '{name}' is in words and has none; give it a prompt", field="queries"
+                )
+            members.append([positions.setdefault(p.strip(), len(positions)) for p in prompts])
+        return list(positions), members
+    media: list[MediaItem | str] = []
+    for name, content in zip(queries.ids, queries.contents, strict=True):
+        if not isinstance(content, MediaItem):
+            raise QueryError(
+                f"query '{name}' is of the modality {queries.modality} and has no file; give it "
+                "one",
+                field="queries",
+            )
+        media.append(content)
+    return media, [[query] for query in range(len(media))]
+
+
+def _means(
+    rows: ShardedRows, members: Sequence[Sequence[int]], names: Sequence[str]
+) -> NDArray[np.float32]:
+    """Of each query the mean over the rows of its contents, of unit norm, float32 [q, dim]."""
+    sizes = np.bincount(rows.owners)
+    starts = np.cumsum(sizes) - sizes
+    means = np.empty((len(members), rows.dim), np.float32)
+    for query, contents in enumerate(members):
+        mean = rows.read(ranges(starts[contents], sizes[contents])).mean(axis=0)
+        norm = float(np.linalg.norm(mean))
+        if norm < _LEAST_NORM:
+            raise QueryError(
+                f"the embeddings of query '{names[query]}' cancel one another out: their mean is "
+                "zero. Use fewer prompts.",
+                field="queries",
+            )
+        means[query] = mean / norm
+    return means
+
+
+# Shards of a sequence of contents
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is embedded, and how.
+class _Work:
+    """Contents and the tower that embeds them.
 
     Attributes:
-        embedder: what embeds.
+        embedder: encoder with the tower.
         modality: which of its towers.
-        contents: what goes through it.
-        cache: where the shards are; made if need be.
+        contents: media or texts.
+        cache: folder of the shards; made if need be.
         name: what an item is called in messages.
         text_batch: texts per call of the tower.
     """
@@ -81,18 +216,101 @@ class Work:
         """Length of an embedding."""
         return self.embedder.encoder().dim
 
-    def positions(self) -> Iterator[tuple[int, int]]:
+    def shards(self) -> Iterator[tuple[int, int]]:
         """First and last (exclusive) item of each shard."""
         step = SHARD_ITEMS[self.modality]
         for first in range(0, len(self.contents), step):
             yield first, min(first + step, len(self.contents))
 
 
+def _embed(work: _Work, on_items: OnItems = lambda done: None) -> ShardedRows:
+    """Open the shards of `work`, making those that are missing; see `embed_items`."""
+    tower = tower_print(work.embedder, work.modality, work.text_batch)
+    folder = _folder(work.cache, f"{work.modality}-{tower[:16]}")
+    digests: list[str] = []
+    shards: list[Shard | None] = []
+    done = 0
+    for first, last in work.shards():
+        contents = map(work.contents.__getitem__, range(first, last))
+        digests.append(contents_digest(tower, contents, work.modality))
+        shards.append(_found(folder, digests[-1], last - first, work.dim))
+        done += last - first if shards[-1] else 0
+        on_items(done)
+    _check_room(work, folder, len(work.contents) - done)
+    for number, (first, last) in enumerate(work.shards()):
+        if shards[number] is not None:
+            continue
+        # Of two shards with the same contents the second one is on the disk by now.
+        shards[number] = _found(folder, digests[number], last - first, work.dim)
+        if shards[number] is None:
+            content = _content_of(work, first, last, lambda more, done=done: on_items(done + more))  # type: ignore[misc]
+            write_shard(folder, digests[number], content)
+            shards[number] = read_shard(folder, digests[number], last - first, work.dim)
+        done += last - first
+        on_items(done)
+    whole = [shard for shard in shards if shard is not None]
+    if len(whole) < len(shards):
+        raise ArchiveDamagedError(f"shards vanished from {folder} while it was filled; run again")
+    return ShardedRows(whole, work.dim, sha256("".join([tower, *digests]).encode()).hexdigest())
+
+
+def _folder(cache: Path, name: str) -> Path:
+    """The folder of a tower, made if need be and cleared of leftovers of killed runs.
+
+    Raises:
+        InvalidInputError: the folder cannot be made.
+    """
+    folder = cache / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+    except OSError as error:
+        raise InvalidInputError(
+            f"{cache} cannot be the cache of embeddings: {error}. Choose a folder that can be "
+            "written to.",
+            field="cache",
+        ) from error
+    return folder
+
+
+def _found(folder: Path, digest: str, items: int, dim: int) -> Shard | None:
+    """A shard of the cache, if it is whole."""
+    try:
+        return read_shard(folder, digest, items, dim)
+    except ArchiveDamagedError as error:
+        _log.warning("%s; it is made again", error)
+        record_file(folder, digest).unlink(missing_ok=True)
+        return None
+
+
+def _check_room(work: _Work, folder: Path, left: int) -> None:
+    """Refuse to begin what the disk cannot hold; recordings count one window each.
+
+    Raises:
+        LimitExceededError: with the sizes and a remedy.
+    """
+    needed, free = left * work.dim * 4, shutil.disk_usage(folder).free
+    if needed > free:
+        raise LimitExceededError(
+            f"{counted(left, 'embedding')} of {work.dim} float32 "
+            f"{agreeing(left, 'needs', 'need')} {needed / 1e9:.1f} GB, the disk of {folder} has "
+            f"{free / 1e9:.1f} GB left. Make room, or keep the cache on another disk.",
+            details={"needed": str(needed), "free": str(free)},
+        )
+    if left:
+        _log.info(
+            "embedding %d of %d items: at least %d MB below %s",
+            left, len(work.contents), needed // 10**6, folder,
+        )  # fmt: skip
+
+
+# The contents of one shard
+
 _Made = tuple[list[NDArray[np.float32]], Sequence[tuple[float | None, float | None]], str]
 """Of one item: its embeddings, the spans of its windows, and why it has none, if so."""
 
 
-def content_of(work: Work, first: int, last: int, on_item: OnItems) -> Content:
+def _content_of(work: _Work, first: int, last: int, on_item: OnItems) -> Content:
     """Embed the items of one shard.
 
     Raises:
@@ -100,7 +318,7 @@ def content_of(work: Work, first: int, last: int, on_item: OnItems) -> Content:
     """
     embeddings: list[NDArray[np.float32]] = []
     owners: list[int] = []
-    spans: list[tuple[float, float]] = []
+    spans: list[tuple[float | None, float | None]] = []
     failed: list[tuple[int, str]] = []
     make = _texts if work.modality == Modality.TEXT else _media
     with closing(make(work, first, last)) as stream:
@@ -112,22 +330,18 @@ def content_of(work: Work, first: int, last: int, on_item: OnItems) -> Content:
                 continue
             embeddings += rows
             owners += [position] * len(rows)
-            spans += [(_seconds(start), _seconds(end)) for start, end in times]
+            spans += times
     return Content(
         items=last - first,
         embeddings=np.stack(embeddings) if embeddings else np.empty((0, work.dim), np.float32),
         owners=np.array(owners, np.int64),
-        spans=np.array(spans, np.float32).reshape(-1, 2),
+        spans=np.array(spans, np.float32).reshape(-1, 2),  # None is NaN
         failed=failed,
     )
 
 
-def _seconds(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
-def _fault(work: Work, position: int, rows: Sequence[NDArray[np.float32]]) -> str:
-    """What is wrong with what a tower gave for an item; empty if nothing is.
+def _fault(work: _Work, position: int, rows: Sequence[NDArray[np.float32]]) -> str:
+    """Why the embeddings of an item are unusable; empty if they are not.
 
     Raises:
         CodeError: embeddings of another length than the encoder says.
@@ -142,12 +356,12 @@ def _fault(work: Work, position: int, rows: Sequence[NDArray[np.float32]]) -> st
             )
         norm = float(np.linalg.norm(row.astype(np.float64)))
         if not np.isfinite(norm) or norm < _LEAST_NORM:
-            what = "zeros" if norm < _LEAST_NORM else "NaN or infinity"
-            return f"the {work.modality} tower of '{work.embedder.name}' gave {what}"
+            values = "zeros" if norm < _LEAST_NORM else "NaN or infinity"
+            return f"the {work.modality} tower of '{work.embedder.name}' gave {values}"
     return ""
 
 
-def _media(work: Work, first: int, last: int) -> Generator[_Made, None, None]:
+def _media(work: _Work, first: int, last: int) -> Generator[_Made, None, None]:
     """Photographs or recordings, in order."""
     entries = (_media_item(work.contents[position]) for position in range(first, last))
     stream = embedding.embed_items(work.embedder, entries)
@@ -166,7 +380,7 @@ def _media_item(content: MediaItem | str) -> MediaItem:
     return content
 
 
-def _texts(work: Work, first: int, last: int) -> Generator[_Made, None, None]:
+def _texts(work: _Work, first: int, last: int) -> Generator[_Made, None, None]:
     """Texts, in order; one that the tower refuses fails alone."""
     for begin in range(first, last, work.text_batch):
         positions = range(begin, min(begin + work.text_batch, last))
@@ -177,7 +391,7 @@ def _texts(work: Work, first: int, last: int) -> Generator[_Made, None, None]:
             yield ([], [], row) if isinstance(row, str) else ([row], [(None, None)], "")
 
 
-def _text_rows(work: Work, texts: Sequence[str]) -> list[NDArray[np.float32] | str]:
+def _text_rows(work: _Work, texts: Sequence[str]) -> list[NDArray[np.float32] | str]:
     """The embedding of each text, or why it has none."""
     try:
         return list(work.embedder.embed(work.modality, texts)) if texts else []
@@ -185,246 +399,3 @@ def _text_rows(work: Work, texts: Sequence[str]) -> list[NDArray[np.float32] | s
         if len(texts) == 1:
             return [error.message]
         return [row for text in texts for row in _text_rows(work, [text])]
-
-
-Missing = Literal["error", "skip"]
-_FAILURES_SHOWN = 5
-_log = logging.getLogger(__name__)
-
-
-def embed_items(
-    embedder: Embedder,
-    items: Items,
-    cache: Path,
-    *,
-    on_items: OnItems = lambda done: None,
-    missing: Missing = "error",
-) -> ShardedRows:
-    """Embed what is not in the cache yet, and open everything.
-
-    Photographs and recordings go through the product's own pipeline, texts through the tower in
-    batches of 64.
-
-    Args:
-        embedder: what embeds.
-        items: of a task.
-        cache: folder of the cache; see the package.
-        on_items: called with how many items are done, those in the cache included.
-        missing: what becomes of items that cannot be embedded: ``skip`` leaves them in `failed`;
-            ``error`` ends with an error, once everything else has been embedded.
-
-    Raises:
-        UnsupportedModalityError, WeightsMissingError: no tower for these items.
-        LimitExceededError: the disk has no room for the embeddings.
-        MediaError: items cannot be embedded, and `missing` is ``error``.
-        InvalidInputError: a content is of another modality than the items.
-    """
-    modality = Modality(items.modality)
-    work = Work(embedder, modality, items.contents, cache, lambda position: items.ids[position])
-    rows = embed(work, on_items)
-    if rows.failed and missing == "error":
-        raise MediaError(failures(rows.failed, items.ids, cache), field="missing")
-    return rows
-
-
-def failures(failed: Sequence[tuple[int, str]], ids: Sequence[str], cache: Path) -> str:
-    """A message that names the first few items that failed, and what can be done."""
-    shown = "; ".join(f"{ids[position]!r}: {why}" for position, why in failed[:_FAILURES_SHOWN])
-    more = len(failed) - _FAILURES_SHOWN
-    also = f"; and {more} more" if more > 0 else ""
-    return (
-        f"{some_of(len(failed), len(ids), 'item')} could not be embedded: {shown}{also}. Leave "
-        f"{agreeing(len(failed), 'it', 'them')} out with --missing skip, or mend "
-        f"{agreeing(len(failed), 'this file', 'these files')}: what has changed is "
-        f"embedded anew, the rest is kept in {cache}"
-    )
-
-
-def embed(work: Work, on_items: OnItems = lambda done: None) -> ShardedRows:
-    """Open the shards of `work`, making those that are missing; see `embed_items`."""
-    tower = tower_print(work.embedder, work.modality, work.text_batch)
-    folder = _folder(work.cache, f"{work.modality}-{tower[:16]}")
-    digests: list[str] = []
-    shards: list[Shard | None] = []
-    done = 0
-    for first, last in work.positions():
-        contents = map(work.contents.__getitem__, range(first, last))
-        digests.append(contents_digest(tower, contents, work.modality))
-        shards.append(_found(folder, digests[-1], last - first, work.dim))
-        done += last - first if shards[-1] else 0
-        on_items(done)
-    _check_room(work, folder, len(work.contents) - done)
-    for number, (first, last) in enumerate(work.positions()):
-        if shards[number] is not None:
-            continue
-        # Of two shards with the same contents the second one is on the disk by now.
-        shards[number] = _found(folder, digests[number], last - first, work.dim)
-        if shards[number] is None:
-            content = content_of(work, first, last, lambda more, done=done: on_items(done + more))  # type: ignore[misc]
-            write_shard(folder, digests[number], content)
-            shards[number] = read_shard(folder, digests[number], last - first, work.dim)
-        done += last - first
-        on_items(done)
-    whole = [shard for shard in shards if shard is not None]
-    if len(whole) < len(shards):
-        raise ArchiveDamagedError(f"shards vanished from {folder} while it was filled; run again")
-    return ShardedRows(whole, work.dim, sha256("".join([tower, *digests]).encode()).hexdigest())
-
-
-def _check_room(work: Work, folder: Path, left: int) -> None:
-    """Refuse to begin what the disk cannot hold; recordings count one window each.
-
-    Raises:
-        LimitExceededError: with the sizes, and what to do.
-    """
-    needed, free = left * work.dim * 4, shutil.disk_usage(folder).free
-    if needed > free:
-        raise LimitExceededError(
-            f"{counted(left, 'embedding')} of {work.dim} float32 "
-            f"{agreeing(left, 'needs', 'need')} {needed / 1e9:.1f} GB, the disk of {folder} has "
-            f"{free / 1e9:.1f} GB left. Make room, or keep the cache on another disk.",
-            details={"needed": str(needed), "free": str(free)},
-        )
-    if left:
-        _log.info(
-            "embedding %d of %d items: at least %d MB below %s",
-            left, len(work.contents), needed // 10**6, folder,
-        )  # fmt: skip
-
-
-def _folder(cache: Path, name: str) -> Path:
-    """The folder of a tower, made if need be and cleared of what killed runs left.
-
-    Raises:
-        InvalidInputError: there can be no such folder.
-    """
-    folder = cache / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-    except OSError as error:
-        raise InvalidInputError(
-            f"{cache} cannot be the cache of embeddings: {error}. Choose a folder that can be "
-            "written to.",
-            field="cache",
-        ) from error
-    return folder
-
-
-def _found(folder: Path, digest: str, items: int, dim: int) -> Shard | None:
-    """A shard that is there and whole."""
-    try:
-        return read_shard(folder, digest, items, dim)
-    except ArchiveDamagedError as error:
-        _log.warning("%s; it is made again", error)
-        record_file(folder, digest).unlink(missing_ok=True)
-        return None
-
-
-ALONE = 2_048
-"""So many different texts go through the tower each by itself, as a search embeds them. More go
-in batches of 64, padded to the longest among them, which may change the last bits of a float."""
-
-
-def embed_queries(
-    embedder: Embedder,
-    queries: QuerySet,
-    cache: Path,
-) -> NDArray[np.float32]:
-    """Embed queries, float32 [q, dim], unit norm.
-
-    A query of several prompts, or of a recording of several windows, is the mean of their
-    embeddings, scaled to unit norm, as a search takes it. The same prompt of several queries is
-    embedded once.
-
-    Args:
-        embedder: what embeds.
-        queries: the queries.
-        cache: the same as that of the items.
-
-    Raises:
-        QueryError: a query that cannot be embedded, by name.
-        UnsupportedModalityError, WeightsMissingError: no tower for these queries.
-        LimitExceededError: the disk is full.
-    """
-    if not len(queries):
-        return np.empty((0, embedder.encoder().dim), np.float32)
-    if queries.modality == TEXT:
-        contents, members = _prompts(queries)
-    else:
-        contents, members = _recordings(queries), [[query] for query in range(len(queries))]
-    batch = 1 if len(contents) <= ALONE else TEXT_BATCH
-    first_query = _first_of(members)
-    work = Work(
-        embedder,
-        Modality(queries.modality),
-        contents,
-        cache,
-        lambda position: queries.ids[first_query[position]],
-        batch,
-    )
-    rows = embed(work)
-    if rows.failed:
-        position, why = rows.failed[0]
-        what = "text" if queries.modality == TEXT else "recording"
-        raise QueryError(
-            f"query '{queries.ids[first_query[position]]}' cannot be embedded: {why}. Correct it, "
-            f"or leave it out; {some_of(len(rows.failed), len(contents), what)} failed.",
-            field="queries",
-        )
-    return _means(rows, members, lambda query: queries.ids[query])
-
-
-def _prompts(queries: QuerySet) -> tuple[list[MediaItem | str], list[list[int]]]:
-    """All different prompts, and which of them each query consists of."""
-    positions: dict[str, int] = {}
-    members: list[list[int]] = []
-    for name, prompts in zip(queries.ids, queries.contents, strict=True):
-        if not isinstance(prompts, tuple) or not prompts:
-            raise QueryError(
-                f"query '{name}' is in words and has none; give it a prompt", field="queries"
-            )
-        members.append([positions.setdefault(prompt.strip(), len(positions)) for prompt in prompts])
-    return list(positions), members
-
-
-def _recordings(queries: QuerySet) -> list[MediaItem | str]:
-    media: list[MediaItem | str] = []
-    for name, content in zip(queries.ids, queries.contents, strict=True):
-        if not isinstance(content, MediaItem):
-            raise QueryError(
-                f"query '{name}' is of the modality {queries.modality} and has no file; give it "
-                "one",
-                field="queries",
-            )
-        media.append(content)
-    return media
-
-
-def _first_of(members: Sequence[Sequence[int]]) -> dict[int, int]:
-    """Of each content the first query that has it."""
-    queries: dict[int, int] = {}
-    for query, contents in enumerate(members):
-        for content in contents:
-            queries.setdefault(content, query)
-    return queries
-
-
-def _means(
-    rows: EmbeddedRows, members: Sequence[Sequence[int]], name: Callable[[int], str]
-) -> NDArray[np.float32]:
-    """Of each query the mean over the rows of its contents, of unit norm, float32 [q, dim]."""
-    starts = np.searchsorted(rows.owners, np.arange(rows.owners.max(initial=-1) + 2))
-    means = np.empty((len(members), rows.dim), np.float32)
-    for query, contents in enumerate(members):
-        positions = np.concatenate([np.arange(starts[c], starts[c + 1]) for c in contents])
-        mean = rows.read(positions).mean(axis=0)
-        norm = float(np.linalg.norm(mean))
-        if norm < _LEAST_NORM:
-            raise QueryError(
-                f"the embeddings of query '{name(query)}' cancel one another out: their mean is "
-                "zero. Ask with fewer prompts.",
-                field="queries",
-            )
-        means[query] = mean / norm
-    return means

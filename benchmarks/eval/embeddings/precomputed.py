@@ -9,9 +9,8 @@
     │   or ids.parquet               a column `id`, or the only column
     └── spans.npy                optional: float32 [rows, 2], start and end in seconds
 
-Rows may stand in any order; several rows of one id are windows of one recording, in the order in
-which they stand. Rows of other items are skipped. Rows that stand in the
-order of the items are read fastest.
+Rows may stand in any order, that of the items is read fastest. Several rows of one id are windows
+of one recording, in their order. Rows of other items are skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,32 +38,8 @@ _SCAN_ROWS = 8_192
 _LEAST_NORM = 1e-6
 _MOST_ROWS = 20_000_000
 _LARGEST_IDS = 4 << 30
+_SHOWN = 5
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """The array of a folder, mapped anew for each read (mapped pages count as memory)."""
-
-    path: Path
-    kind: Literal["npy", "safetensors"]
-
-    def mapped(self) -> NDArray[Any]:
-        if self.kind == "safetensors":
-            tensors = tensors_of(self.path)
-            if set(tensors) != {"embeddings"}:
-                raise InvalidInputError(
-                    f"{self.path} must hold one tensor, embeddings, not {sorted(tensors)}"
-                )
-            array = tensors["embeddings"].mapped()
-        else:
-            array = _npy(self.path)
-        if array.ndim != 2 or not array.size or array.dtype not in (np.float16, np.float32):
-            raise InvalidInputError(
-                f"{self.path} must be float16 or float32 [rows, dim], not {array.dtype} "
-                f"{list(array.shape)}"
-            )
-        return array
 
 
 class PrecomputedRows:
@@ -73,18 +47,18 @@ class PrecomputedRows:
 
     def __init__(
         self,
-        stored: _Stored,
+        array: Path,
         order: NDArray[np.int64],
         owners: NDArray[np.int64],
         spans: NDArray[np.float32],
-        failed: Sequence[tuple[int, str]],
         digest: str,
+        failed: Sequence[tuple[int, str]],
     ) -> None:
         """Use `PrecomputedRows.open`."""
-        self.dim = int(stored.mapped().shape[1])
+        self.dim = int(_mapped(array).shape[1])
         self.owners, self.spans, self.digest = owners, spans, digest
-        self.failed: Sequence[tuple[int, str]] = tuple(failed)
-        self._stored, self._order = stored, order
+        self.failed = failed
+        self._array, self._order = array, order
 
     @classmethod
     def open(
@@ -95,26 +69,25 @@ class PrecomputedRows:
         dim: int,
         missing: Literal["error", "skip"] = "error",
     ) -> PrecomputedRows:
-        """Open a folder and look at every embedding once.
+        """Open a folder and check every embedding.
 
         Args:
             folder: see the module.
             ids: of the items, unique, in their order.
             dim: length that embeddings must have.
-            missing: what becomes of items without a row: ``skip`` leaves them in `failed`.
+            missing: whether items without a row are left in `failed` (``skip``).
 
         Raises:
             SourceNotFoundError: no embeddings, or no ids.
-            InvalidInputError: an array that is not what it must be, other numbers of ids than
-                rows, NaN or infinity, norms other than 1.
+            InvalidInputError: an unusable array, other numbers of ids than rows, NaN or infinity,
+                norms other than 1.
             MediaError: items have no row, and `missing` is ``error``.
         """
-        stored = _find(folder)
-        array = stored.mapped()
-        rows, found_dim = array.shape
+        array = _find(folder)
+        rows, found_dim = _mapped(array).shape
         if found_dim != dim:
             raise InvalidInputError(
-                f"{stored.path} has embeddings of {counted(found_dim, 'dimension')}, the model's "
+                f"{array} has embeddings of {counted(found_dim, 'dimension')}, the model's "
                 f"have {dim}"
             )
         names = _read_ids(folder)
@@ -124,23 +97,23 @@ class PrecomputedRows:
                 "needs one id per row"
             )
         owners, order = _matched(names, ids)
-        without = np.setdiff1d(np.arange(len(ids)), owners)
+        without = np.setdiff1d(np.arange(len(ids)), owners).tolist()
         if len(order) < rows:
             _log.info("%d rows of %s are of other items", rows - len(order), folder)
-        failed = [(int(position), f"{folder} has no embedding of it") for position in without]
-        if failed and missing == "error":
-            them = agreeing(len(failed), "it", "them")
-            shown = ", ".join(repr(ids[position]) for position, _ in failed[:5])
+        if without and missing == "error":
+            them = agreeing(len(without), "it", "them")
+            shown = ", ".join(repr(ids[position]) for position in without[:_SHOWN])
             raise MediaError(
-                f"{folder} has no embedding of {some_of(len(failed), len(ids), 'item')}: {shown}"
-                f"{', …' if len(failed) > 5 else ''}. Embed {them} too, or leave {them} out with "
-                "--missing skip."
+                f"{folder} has no embedding of {some_of(len(without), len(ids), 'item')}: {shown}"
+                f"{', …' if len(without) > _SHOWN else ''}. Embed {them} too, or leave {them} out "
+                "with --missing skip."
             )
         spans = _spans(folder, rows)
-        digest = _scan(stored, rows)
+        digest = _scan(array, rows)
         for chunk in (order, owners, spans):
             digest.update(chunk.tobytes())
-        return cls(stored, order, owners, spans[order], failed, digest.hexdigest())
+        failed = [(position, f"{folder} has no embedding of it") for position in without]
+        return cls(array, order, owners, spans[order], digest.hexdigest(), failed)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -164,12 +137,12 @@ class PrecomputedRows:
         out = np.empty((len(positions), self.dim), np.float32)
         for first in range(0, len(positions), _SCAN_ROWS):
             chunk = order[first : first + _SCAN_ROWS]
-            out[chunk] = self._stored.mapped()[positions[chunk]]
+            out[chunk] = _mapped(self._array)[positions[chunk]]
         return out
 
 
-def _find(folder: Path) -> _Stored:
-    """The array of a folder."""
+def _find(folder: Path) -> Path:
+    """The file with the embeddings of a folder."""
     if (folder / SET_FILE).is_file():
         views = list(EmbeddingSet.open(folder).views)
         if len(views) > 1:
@@ -177,15 +150,32 @@ def _find(folder: Path) -> _Stored:
                 f"{folder} has the views {', '.join(views)}: give a folder with one view, or with "
                 "embeddings.npy"
             )
-        return _Stored(folder / f"{views[0]}.npy", "npy")
-    if (folder / "embeddings.npy").is_file():
-        return _Stored(folder / "embeddings.npy", "npy")
-    if (folder / "embeddings.safetensors").is_file():
-        return _Stored(folder / "embeddings.safetensors", "safetensors")
+        return folder / f"{views[0]}.npy"
+    for name in ("embeddings.npy", "embeddings.safetensors"):
+        if (folder / name).is_file():
+            return folder / name
     raise SourceNotFoundError(
-        f"{folder} holds no embeddings: there is no embeddings.npy, embeddings.safetensors or "
-        f"{SET_FILE} in it"
+        f"{folder} holds no embeddings: it lacks embeddings.npy, embeddings.safetensors and "
+        f"{SET_FILE}"
     )
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """The embeddings, mapped; let go of them soon, for mapped pages count as memory."""
+    if path.suffix == ".npy":
+        array = _npy(path)
+    else:
+        tensors = tensors_of(path)
+        if set(tensors) != {"embeddings"}:
+            raise InvalidInputError(
+                f"{path} must hold one tensor, embeddings, not {sorted(tensors)}"
+            )
+        array = tensors["embeddings"].mapped()
+    if array.ndim != 2 or not array.size or array.dtype not in (np.float16, np.float32):
+        raise InvalidInputError(
+            f"{path} must be float16 or float32 [rows, dim], not {array.dtype} {list(array.shape)}"
+        )
+    return array
 
 
 def _npy(path: Path) -> NDArray[Any]:
@@ -210,8 +200,7 @@ def _read_ids(folder: Path) -> list[str]:
                 raise InvalidInputError(f"{path} is larger than {_LARGEST_IDS} bytes")
             return read(path)
     raise SourceNotFoundError(
-        f"{folder} does not tell the items of its rows: there is no ids.txt, ids.json or "
-        "ids.parquet in it"
+        f"{folder} does not name the items of its rows: it lacks ids.txt, ids.json and ids.parquet"
     )
 
 
@@ -258,7 +247,7 @@ def _parquet(path: Path) -> list[str]:
 def _matched(
     names: Sequence[str], ids: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The item of each row that is wanted, not falling, and where the row is in the file."""
+    """The item of each usable row, not falling, and the row's position in the file."""
     positions = {one: position for position, one in enumerate(ids)}
     items = np.fromiter((positions.get(name, -1) for name in names), np.int64, len(names))
     order = np.argsort(items, kind="stable").astype(np.int64)
@@ -278,54 +267,36 @@ def _spans(folder: Path, rows: int) -> NDArray[np.float32]:
     return np.array(spans, np.float32)
 
 
-def _scan(stored: _Stored, rows: int) -> hashlib._Hash:
-    """Look at every embedding; the digest of all of them so far.
+def _scan(path: Path, rows: int) -> hashlib._Hash:
+    """The digest of all embeddings, once they have been checked.
 
     Raises:
         InvalidInputError: rows with NaN, or of another norm than 1: how many, and the first.
     """
     digest = hashlib.sha256()
-    unusable, long = _Rows(), _Rows()
+    norms = np.empty(rows)
     for first in range(0, rows, _SCAN_ROWS):
-        block = np.array(stored.mapped()[first : first + _SCAN_ROWS])
+        block = np.array(_mapped(path)[first : first + _SCAN_ROWS])
         digest.update(f"{block.dtype} {block.shape} ".encode())
         digest.update(block.data)
-        norms = np.linalg.norm(block.astype(np.float64), axis=1)
-        none = ~np.isfinite(norms) | (norms < _LEAST_NORM)
-        unusable.add(first, none, norms)
-        long.add(first, ~none & ~(np.abs(norms - 1.0) <= MOST_OFF), norms)
+        norms[first : first + _SCAN_ROWS] = np.linalg.norm(block.astype(np.float64), axis=1)
+    unusable = ~np.isfinite(norms) | (norms < _LEAST_NORM)
     sentences = []
-    if unusable.number:
-        them = agreeing(unusable.number, "it and its id", "them and their ids")
+    if number := int(np.count_nonzero(unusable)):
         sentences.append(
-            f"{some_of(unusable.number, rows, 'row')} of {stored.path} "
-            f"{agreeing(unusable.number, 'holds', 'hold')} NaN, infinity or nothing but zeros; the "
-            f"first is row {unusable.first}, counted from 0. Take {them} out of the folder, or "
-            "embed these items again; items without a row can be left out with --missing skip"
+            f"{some_of(number, rows, 'row')} of {path} {agreeing(number, 'holds', 'hold')} NaN, "
+            f"infinity or nothing but zeros; the first is row {np.argmax(unusable)}, counted from "
+            f"0. Take {agreeing(number, 'it and its id', 'them and their ids')} out of the folder, "
+            "or embed these items again; items without a row can be left out with --missing skip"
         )
-    if long.number:
+    long = ~unusable & ~(np.abs(norms - 1.0) <= MOST_OFF)
+    if number := int(np.count_nonzero(long)):
+        first = int(np.argmax(long))
         sentences.append(
-            f"{some_of(long.number, rows, 'row')} of {stored.path} "
-            f"{agreeing(long.number, 'does', 'do')} not have the norm 1; the first is row "
-            f"{long.first}, counted from 0, with {long.norm:.4g}. Divide each by its norm: "
-            "a / numpy.linalg.norm(a, axis=1, keepdims=True)"
+            f"{some_of(number, rows, 'row')} of {path} {agreeing(number, 'does', 'do')} not have "
+            f"the norm 1; the first is row {first}, counted from 0, with {norms[first]:.4g}. "
+            "Divide each by its norm: a / numpy.linalg.norm(a, axis=1, keepdims=True)"
         )
     if sentences:
         raise InvalidInputError(". ".join(sentences), field="embeddings")
     return digest
-
-
-@dataclass
-class _Rows:
-    """How many rows are wrong in one way, the first of them, and its norm."""
-
-    number: int = 0
-    first: int = -1
-    norm: float = 0.0
-
-    def add(self, begin: int, wrong: NDArray[np.bool_], norms: NDArray[np.float64]) -> None:
-        """Those of the rows from `begin` on."""
-        positions = np.flatnonzero(wrong)
-        if len(positions) and not self.number:
-            self.first, self.norm = begin + int(positions[0]), float(norms[positions[0]])
-        self.number += len(positions)

@@ -4,8 +4,8 @@ A shard is written as a whole or not at all. The tensors are written first, then
 holds their XXH3: a shard without it was never finished.
 
 The name of a shard is a digest of its tower (weights and preprocessing, windowing, and batch size,
-on which the last bits of floats depend) and of its contents. The device is not part of it: where
-the last bits of two devices may not mix, use a cache each. Of a content:
+on which the last bits of floats depend) and of its contents, but not of the device: where the last
+bits of two devices may not mix, use a cache each. Of a content:
 
     text            the text
     bytes           their XXH3 (128 bits)
@@ -15,8 +15,8 @@ the last bits of two devices may not mix, use a cache each. Of a content:
 
 Files are not read for this: five million cost one `stat` each, which is a minute or two. A file
 that is replaced with its size and time kept is not noticed. Folders that were moved are embedded
-again, unless they are linked to their old path: names, sizes and times alone do not distinguish
-recordings, for recorders number their files from 1.
+again, unless they are linked to their old path: recorders number their files from 1, so names,
+sizes and times alone do not distinguish recordings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -367,32 +367,30 @@ def _check_values(path: Path, record: Record, tensor: Tensor, owners: NDArray[np
 class ShardedRows:
     """`EmbeddedRows` over shards on disk.
 
-    In memory are owners and spans (16 bytes a row) and the tile at hand. Tiles are read into
-    memory of their own instead of being mapped: pages of a file that stays mapped count as this
-    process's memory, up to the whole file.
+    In memory are owners and spans (16 bytes a row) and the tile at hand. Files are mapped for one
+    read alone: pages of a file that stays mapped count as this process's memory.
+
+    Args:
+        shards: checked shards, in the order of their items.
+        dim: length of an embedding.
+        digest: hex SHA-256 of the contents and the tower.
     """
 
     def __init__(self, shards: Sequence[Shard], dim: int, digest: str) -> None:
-        """Join shards that have been checked.
-
-        Args:
-            shards: in the order of their items.
-            dim: length of an embedding.
-            digest: hex SHA-256 of what was embedded, by what.
-        """
         self.dim = dim
         self.digest = digest
-        firsts = np.concatenate([[0], np.cumsum([s.items for s in shards])]).astype(np.int64)
-        self.items = int(firsts[-1])
+        sizes = [shard.items for shard in shards]
+        firsts = [end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
+        offset = list(zip(shards, firsts, strict=True))
         self.owners: NDArray[np.int64] = np.concatenate(
-            [np.empty(0, np.int64), *(s.owners + f for s, f in zip(shards, firsts, strict=False))]
+            [np.empty(0, np.int64), *(shard.owners + first for shard, first in offset)]
         )
         self.spans: NDArray[np.float32] = np.concatenate(
-            [np.empty((0, 2), np.float32), *(s.spans for s in shards)]
+            [np.empty((0, 2), np.float32), *(shard.spans for shard in shards)]
         )
         self.failed: Sequence[tuple[int, str]] = tuple(
-            (int(first) + position, sentence)
-            for shard, first in zip(shards, firsts, strict=False)
+            (first + position, sentence)
+            for shard, first in offset
             for position, sentence in shard.failed
         )
         self._starts = np.concatenate([[0], np.cumsum([len(s) for s in shards])]).astype(np.int64)
@@ -402,14 +400,13 @@ class ShardedRows:
         return len(self.owners)
 
     def tiles(self, rows: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """See `EmbeddedRows`. Each tile is a new array, of which this keeps nothing: whoever lets
-        go of one before taking the next has one in memory.
+        """See `EmbeddedRows`. Each tile is a new array, of which nothing is kept here.
 
         Raises:
             ArchiveDamagedError: a shard was removed or cut short meanwhile.
         """
         for first in range(0, len(self), rows):
-            yield first, self._between(first, min(first + rows, len(self)))
+            yield first, self.read(np.arange(first, min(first + rows, len(self))))
 
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """See `EmbeddedRows`; shard after shard, whatever the order of `rows`.
@@ -425,48 +422,20 @@ class ShardedRows:
         for shard, (begin, end) in enumerate(pairwise(cuts)):
             if begin < end:
                 chosen = order[begin:end]
-                local = wanted[chosen] - self._starts[shard]
-                taken[chosen] = self._some(shard, local)
+                taken[chosen] = self._some(shard, wanted[chosen] - self._starts[shard])
         return taken
 
     def _some(self, shard: int, local: NDArray[np.int64]) -> NDArray[np.float32]:
         """Ascending rows of a shard; the file is mapped for this call alone."""
         tensor = self._tensors[shard]
+        why = "it is shorter than it was"
         try:
             if tensor.path.stat().st_size >= tensor.offset + tensor.shape[0] * self.dim * 4:
                 some: NDArray[np.float32] = np.take(tensor.mapped(), local, axis=0)
                 return some
         except OSError as error:
-            raise self._gone(shard, str(error)) from error
-        raise self._gone(shard, "it is shorter than it was")
-
-    def _between(self, first: int, last: int) -> NDArray[np.float32]:
-        """Rows `first` to `last - 1` in memory of their own."""
-        tile = np.empty((last - first, self.dim), np.float32)
-        shard = int(np.searchsorted(self._starts, first, "right")) - 1
-        at = first
-        while at < last:
-            end = min(last, int(self._starts[shard + 1]))
-            if at < end:
-                self._fill(shard, at, tile[at - first : end - first])
-            at, shard = max(at, end), shard + 1
-        return tile
-
-    def _fill(self, shard: int, at: int, out: NDArray[np.float32]) -> None:
-        tensor = self._tensors[shard]
-        try:
-            with tensor.path.open("rb", buffering=0) as stream:
-                stream.seek(tensor.offset + (at - int(self._starts[shard])) * self.dim * 4)
-                view, got = out.data.cast("B"), 0
-                while got < len(view) and (more := stream.readinto(view[got:])):
-                    got += more
-        except OSError as error:
-            raise self._gone(shard, str(error)) from error
-        if got < out.nbytes:
-            raise self._gone(shard, "it is shorter than it was")
-
-    def _gone(self, shard: int, why: str) -> ArchiveDamagedError:
-        return ArchiveDamagedError(
-            f"embeddings were lost while they were read, {self._tensors[shard].path}: {why}. Run "
-            "again: only this shard is made again."
+            why = str(error)
+        raise ArchiveDamagedError(
+            f"embeddings were lost while they were read, {tensor.path}: {why}. Run again: only "
+            "this shard is made again."
         )

@@ -44,7 +44,6 @@ from bittern.benchmarks.eval.tasks import (
 from bittern.benchmarks.eval.tasks.prompts import VERBATIM, free_queries, prompts_note
 from bittern.benchmarks.eval.tasks.qrels import PositionsOf, escaped, read_qrels
 from bittern.benchmarks.eval.tasks.splits import leave_out_unanswerable
-from bittern.benchmarks.eval.tasks.windows import windows_of
 from bittern.errors import LayoutError, LimitExceededError
 from bittern.service.sources.base import modality_of_suffix
 from bittern.text import agreeing, counted
@@ -295,7 +294,7 @@ def _named_windows(
     As in an archive, the only window of a recording goes by the recording's id.
     """
     several = np.bincount(owners, minlength=len(recordings))[owners] > 1
-    items = windows_of(recordings, owners, spans)
+    items = recordings.over_windows(owners, spans)
     windows: dict[str, list[int]] = {}
     ids = []
     for row, (owner, is_one_of_several) in enumerate(zip(owners.tolist(), several, strict=True)):

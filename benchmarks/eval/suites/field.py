@@ -17,7 +17,6 @@ from bittern.benchmarks.eval.suites.base import DataFile, Limit, Missing, Suite,
 from bittern.benchmarks.eval.suites.species import SpeciesTask, as_queries
 from bittern.benchmarks.eval.tasks import AUDIO, IMAGE, TEXT, Classes, Items, Protocol, Task
 from bittern.benchmarks.eval.tasks.prompts import VERBATIM
-from bittern.benchmarks.eval.tasks.splits import some_items
 from bittern.errors import BitternError, LayoutError, LimitExceededError
 from bittern.service.sources import read_source
 from bittern.text import agreeing, counted, some_of
@@ -129,7 +128,7 @@ def _task(
         first = ", ".join(gone[:_NAMED]) + (", ..." if len(gone) > _NAMED else "")
         sentence = f"{some_of(len(gone), len(queries), 'recording')} {have} not asked ({first})"
         task = replace(task, left_out=(*left_out, sentence))
-        recordings = some_items(recordings, np.flatnonzero(recordings.classes >= 0))
+        recordings = recordings.only(np.flatnonzero(recordings.classes >= 0))
     return replace(task, queries=as_queries(recordings)).task()
 
 

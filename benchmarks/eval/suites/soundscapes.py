@@ -50,7 +50,6 @@ from bittern.benchmarks.eval.tasks import (
     TrainingSplit,
 )
 from bittern.benchmarks.eval.tasks.splits import NOVEL, SEEN, leave_out_unanswerable
-from bittern.benchmarks.eval.tasks.windows import windows_of
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.text import agreeing, counted, some_of
 
@@ -281,7 +280,7 @@ def windows_as_items(
     )
     whole = replace(
         task,
-        items=windows_of(task.items, owners, spans),
+        items=task.items.over_windows(owners, spans),
         relevance=_relevance(task, *_overlaps(annotations, owners, spans)),
         notes=(*task.notes, rule),
         by_window=None,

@@ -19,6 +19,7 @@ from bittern.benchmarks.eval.tasks import (
     Protocol,
     QuerySet,
     Relevance,
+    Selection,
     Task,
     TrainingSplit,
 )
@@ -29,7 +30,7 @@ from bittern.benchmarks.eval.tasks.prompts import (
     text_queries,
     with_fallbacks,
 )
-from bittern.benchmarks.eval.tasks.splits import Chosen, by_protocol
+from bittern.benchmarks.eval.tasks.splits import by_protocol
 from bittern.types import MediaItem
 
 RECORDING_QUERIES = (
@@ -88,11 +89,11 @@ class SpeciesMedia(Sequence[Any]):
         """Some of them."""
         return replace(
             self,
-            ids=Chosen(self.ids, positions),
-            files=Chosen(self.files, positions),
+            ids=Selection(self.ids, positions),
+            files=Selection(self.files, positions),
             classes=self.classes[positions],
-            columns={name: Chosen(column, positions) for name, column in self.columns.items()},
-            splits=None if self.splits is None else Chosen(self.splits, positions),
+            columns={name: Selection(column, positions) for name, column in self.columns.items()},
+            splits=None if self.splits is None else Selection(self.splits, positions),
         )
 
     def of_split(self, split: str) -> SpeciesMedia:
@@ -116,7 +117,7 @@ class SpeciesMedia(Sequence[Any]):
     @property
     def items(self) -> Items:
         """They as what is ranked."""
-        return Items(self.ids, self.modality, self, self.classes, self.modality, splits=self.splits)
+        return Items(self.ids, self.modality, self, self.classes, self.modality)
 
     @property
     def queries(self) -> QuerySet:

@@ -1,9 +1,8 @@
-"""What is ranked for what: tasks and their protocol, below everything else of `bittern eval`.
+"""Tasks and their protocol, below everything else of `bittern eval`.
 
 task.py      the protocol's options; queries, items, relevance
 prompts.py   queries in words, from templates
-splits.py    taxonomic levels, seen and novel classes, queries without an answer
-windows.py   windows of recordings as items
+splits.py    taxonomic levels, seen and novel classes, queries without a relevant item
 qrels.py     judgements in TREC's files
 """
 
@@ -20,9 +19,11 @@ from bittern.benchmarks.eval.tasks.task import (
     Protocol,
     QuerySet,
     Relevance,
+    Selection,
     Task,
     TrainingSplit,
     Windows,
+    ranges,
 )
 
 __all__ = [
@@ -38,7 +39,9 @@ __all__ = [
     "Protocol",
     "QuerySet",
     "Relevance",
+    "Selection",
     "Task",
     "TrainingSplit",
     "Windows",
+    "ranges",
 ]

@@ -8,9 +8,8 @@ A template names the class by placeholders:
                   writes them: ``Animalia Chordata Aves Strigiformes Strigidae Strix aluco``
     {name}        its name as the data have it
 
-Not every class has a name of each kind. A class without a common name is asked for by its
-scientific one, one without that by `{name}`; of the taxonomy, the ranks that are known are given.
-`with_fallbacks` counts them.
+A class without a common name is searched by its scientific one, a class without that by `{name}`;
+of the taxonomy, the ranks that are known are given. `with_fallbacks` counts such classes.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from bittern.text import agreeing, counted, some_of
 from bittern.types import MAX_TEXT_CHARS, MediaItem
 
 IMAGE_PROMPTS = ("a photo of {common}",)
-"""What suites of photographs ask, unless told otherwise."""
+"""Default of suites of photographs."""
 AUDIO_PROMPTS = ("The sound of {common}",)
-"""What suites of recordings ask."""
+"""Default of suites of recordings."""
 IMAGE_CAPTIONS = (
     "a photo of {common}",
     "{scientific}",
@@ -45,7 +44,7 @@ RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 MAX_PROMPTS = 100
 """Most templates of one run."""
 _SHOWN = 5
-_NONE = "No class that is asked for"
+_NONE = "No class of the queries"
 
 
 def fill(template: str, taxon: Mapping[str, str], name: str) -> str:
@@ -57,8 +56,8 @@ def fill(template: str, taxon: Mapping[str, str], name: str) -> str:
         name: of the class, as the data have it.
 
     Raises:
-        InvalidInputError: the template has an unknown placeholder, none, or stray braces; what
-            comes of it is longer than 2,000 characters.
+        InvalidInputError: the template has an unknown placeholder, none, or stray braces; the
+            filled template is longer than 2,000 characters.
     """
     scientific = taxon.get("scientificName") or name
     values = {
@@ -106,13 +105,12 @@ def text_queries(
     """Queries in words for some classes.
 
     One per class and prompt, whose ids are ``class#0``, ``class#1`` ...; where there is one
-    prompt, or their embeddings are averaged, one per class, with the class' name as its id. Ids
-    have underscores for white space; of classes of one name the later ones get their place in
-    brackets.
+    prompt, or their embeddings are averaged, one per class, with the class' name as its id (with
+    underscores for white space; further classes of one name get their position in brackets).
 
     Args:
-        classes: what classes there are.
-        positions: int [c], those that are asked for.
+        classes: all classes.
+        positions: int [c], the classes that are searched.
         protocol: its prompts, if it has any, and whether they are averaged.
         default: templates where it has none.
         side: what a hasher calls this side.
@@ -123,28 +121,21 @@ def text_queries(
     templates = tuple(protocol.prompts or default)
     check_templates(templates)
     names = class_ids(classes)
-    ids: list[str] = []
-    contents: list[tuple[str, ...]] = []
-    owners: list[int] = []
-    together = protocol.average_prompts or len(templates) == 1
-    for each in positions.tolist():
-        taxon = classes.taxa[each] if classes.taxa else {}
-        prompts = [fill(template, taxon, classes.names[each]) for template in templates]
-        if together:
-            # Fallbacks make some templates the same: each text weighs once.
-            contents.append(tuple(dict.fromkeys(prompts)))
-            ids.append(names[each])
-        else:
-            contents.extend((prompt,) for prompt in prompts)
-            ids.extend(f"{names[each]}#{number}" for number in range(len(prompts)))
-        owners.extend([each] * (len(ids) - len(owners)))
-    return QuerySet(ids, TEXT, contents, np.array(owners, np.int32), side)
+    filled = [
+        [
+            fill(template, classes.taxa[i] if classes.taxa else {}, classes.names[i])
+            for template in templates
+        ]
+        for i in positions.tolist()
+    ]
+    ids, contents, owners = _by_prompt([names[i] for i in positions.tolist()], filled, protocol)
+    return QuerySet(ids, TEXT, contents, positions[owners].astype(np.int32), side)
 
 
 def free_queries(
     ids: Sequence[str], contents: Sequence[str | MediaItem], modality: str, protocol: Protocol
 ) -> tuple[QuerySet, NDArray[np.int64]]:
-    """Queries that name no class: words, which several prompts turn into several queries, or media.
+    """Queries without classes: words, which several prompts turn into several queries, or media.
 
     Args:
         ids: one per query.
@@ -158,41 +149,48 @@ def free_queries(
     Raises:
         InvalidInputError: a template cannot be filled.
     """
-    templates = tuple(protocol.prompts or VERBATIM)
-    names: list[str] = []
-    made: list[tuple[str, ...] | MediaItem] = []
-    owners: list[int] = []
-    for number, content in enumerate(contents):
-        each: list[tuple[str, ...] | MediaItem]
-        if isinstance(content, MediaItem):
-            each = [content]
-        else:
-            texts = tuple(fill(template, {}, content) for template in templates)
-            together = protocol.average_prompts
-            each = [tuple(dict.fromkeys(texts))] if together else [(text,) for text in texts]
-        several = len(each) > 1
-        names += [f"{ids[number]}#{n}" if several else ids[number] for n in range(len(each))]
-        made += each
-        owners += [number] * len(each)
-    none = np.full(len(names), -1, np.int32)
-    return QuerySet(names, modality, made, none, modality), np.array(owners, np.int64)
+    names: Sequence[str] = ids
+    made: Sequence[tuple[str, ...] | MediaItem]
+    if modality == TEXT:
+        templates = tuple(protocol.prompts or VERBATIM)
+        filled = [[fill(each, {}, str(words)) for each in templates] for words in contents]
+        names, made, owners = _by_prompt(ids, filled, protocol)
+    else:
+        made = [content for content in contents if isinstance(content, MediaItem)]
+        owners = np.arange(len(made))
+    return QuerySet(names, modality, made, np.full(len(names), -1, np.int32), modality), owners
+
+
+def _by_prompt(
+    ids: Sequence[str], filled: Sequence[Sequence[str]], protocol: Protocol
+) -> tuple[list[str], list[tuple[str, ...]], NDArray[np.int64]]:
+    """Ids and prompts of the queries, and which of `ids` each belongs to, int64."""
+    if protocol.average_prompts or all(len(prompts) == 1 for prompts in filled):
+        # Fallbacks make some templates the same: each text weighs once.
+        unique = [tuple(dict.fromkeys(prompts)) for prompts in filled]
+        return list(ids), unique, np.arange(len(ids))
+    names = [
+        f"{own}#{n}" for own, texts in zip(ids, filled, strict=True) for n in range(len(texts))
+    ]
+    owners = np.repeat(np.arange(len(ids)), [len(prompts) for prompts in filled])
+    return names, [(text,) for prompts in filled for text in prompts], owners
 
 
 def class_ids(classes: Classes) -> list[str]:
     """An id for each class: its name without white space, unique."""
-    met: set[str] = set()
+    used: set[str] = set()
     ids = []
     for number, name in enumerate(classes.names):
         own = "_".join(name.split()) or f"[{number}]"
-        while own in met:
+        while own in used:
             own = f"{own}[{number}]"
-        met.add(own)
+        used.add(own)
         ids.append(own)
     return ids
 
 
 def prompts_note(protocol: Protocol, default: Sequence[str], what: str = "label") -> str:
-    """The sentence for `Task.notes` on how queries in words are put.
+    """The sentence for `Task.notes` on the prompts.
 
     Args:
         protocol: its prompts, and whether they are averaged.
@@ -200,22 +198,22 @@ def prompts_note(protocol: Protocol, default: Sequence[str], what: str = "label"
         what: is put into the templates, in a word.
     """
     templates = tuple(protocol.prompts or default)
-    if templates == ("{name}",):
-        return f"Asked with the {what} as it stands, without a prompt"
+    if templates == VERBATIM:
+        return f"A query is the {what} as it stands, without a prompt"
     shown = ", ".join(f"'{template[:200]}'" for template in templates[:_SHOWN])
     more = f" and {len(templates) - _SHOWN} more" if len(templates) > _SHOWN else ""
     if len(templates) == 1:
-        return f"Asked with the prompt {shown}"
+        return f"A query is the prompt {shown}"
     if protocol.average_prompts:
-        return f"Asked with the mean of {len(templates)} prompts' embeddings: {shown}{more}"
-    return f"Asked once with each of {len(templates)} prompts: {shown}{more}"
+        return f"A query is the mean of {len(templates)} prompts' embeddings: {shown}{more}"
+    return f"Each of {len(templates)} prompts is a query: {shown}{more}"
 
 
 def with_fallbacks(task: Task, protocol: Protocol, default: Sequence[str]) -> Task:
-    """The task, saying for how many of the classes that are asked for a name is not known.
+    """The task with notes on the classes of the queries that lack a name of the prompts.
 
-    Where that is all of them, another question is asked than the template says: `left_out` begins
-    with it then, and not only `notes` have it.
+    Where all of them lack it, other queries are put than the template says: `left_out` begins
+    with that sentence too.
 
     Args:
         task: with queries in words.
@@ -231,9 +229,9 @@ def with_fallbacks(task: Task, protocol: Protocol, default: Sequence[str]) -> Ta
 def fallbacks(
     classes: Classes, positions: NDArray[np.integer], protocol: Protocol, default: Sequence[str]
 ) -> list[str]:
-    """Sentences: how many of the classes have no name of the kind asked for."""
+    """Sentences: how many of the classes lack a name that the prompts use."""
     templates = protocol.prompts or default
-    wanted = {key for template in templates for _, key in _parsed(template)}
+    used = {key for template in templates for _, key in _parsed(template)}
     taxa = [classes.taxa[i] if classes.taxa else {} for i in positions.tolist()]
     sentences = []
     for key, kind, lacks, instead in (
@@ -242,7 +240,7 @@ def fallbacks(
         ("taxonomy", "taxonomy", _no_taxonomy, "label"),
     ):
         lacking = sum(map(lacks, taxa))
-        if key not in wanted or not lacking:
+        if key not in used or not lacking:
             continue
         if key == "common" and all(_no_scientific(taxon) for taxon in taxa if lacks(taxon)):
             instead = "label"
@@ -254,7 +252,7 @@ def fallbacks(
             sentences.append(
                 f"{some_of(lacking, len(positions), 'class', 'classes')} "
                 f"{agreeing(lacking, 'has', 'have')} no {kind} and "
-                f"{agreeing(lacking, 'is asked for by its', 'are asked for by their')} {instead}"
+                f"{agreeing(lacking, 'is searched by its', 'are searched by their')} {instead}"
             )
     return sentences
 
@@ -301,8 +299,8 @@ def _parsed(template: str) -> list[tuple[str, str]]:
     if all(key is None for _, key, _, _ in parsed):
         known = ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
         raise InvalidInputError(
-            f"the prompt '{template[:200]}' names no class, so all of them would be asked for in "
-            f"the same words; put one of {known} into it",
+            f"the prompt '{template[:200]}' names no class, so all classes would get the same "
+            f"query; put one of {known} into it",
             field="prompts",
         )
     return [(text, key or "") for text, key, _, _ in parsed]

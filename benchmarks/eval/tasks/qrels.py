@@ -17,9 +17,8 @@ from typing import Literal
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.tasks.task import Relevance
+from bittern.benchmarks.eval.tasks.task import Relevance, ranges
 from bittern.errors import LimitExceededError, QrelsError, SourceNotFoundError
 from bittern.files import replace_file
 from bittern.text import agreeing, counted
@@ -84,12 +83,11 @@ def read_qrels(
         queries: their ids.
         items: their ids.
         unknown: whether an unknown query or item is an error, or is left out and counted.
-        also: what else a judgement may name: windows of items, or groups of them. An item that is
-            judged more than once in this way has the highest of its grades.
+        also: other names that judgements may use: of windows, or of groups of items. An item
+            that is judged more than once in this way has the highest of its grades.
 
     Returns:
-        Which items answer each of `queries`, those without any too; and sentences on what was
-        left out.
+        The relevant items of each of `queries`, and sentences on what was left out.
 
     Raises:
         SourceNotFoundError: there is no such file.
@@ -120,27 +118,24 @@ def read_qrels(
 
 @dataclass
 class _UnknownIds:
-    """How many lines name an unknown id, and the first few of these ids.
+    """How many lines name an unknown id, and the first few of these ids."""
 
-    Attributes:
-        what: is named, one or several: ``("query", "queries")``.
-    """
-
-    what: tuple[str, str]
+    one: str
+    many: str
     lines: int = 0
     first: list[str] = field(default_factory=list)
 
     def add(self, name: str, line: int) -> None:
-        """One that a line names."""
+        """Count a line."""
         self.lines += 1
         if len(self.first) < _SHOWN:
             self.first.append(f"{name[:100]!r} (line {line})")
 
     def __str__(self) -> str:
-        more = f" and {self.lines - len(self.first):,} more" if self.lines > _SHOWN else ""
         if self.lines == 1:
-            return f"1 line names an unknown {self.what[0]}: {self.first[0]}"
-        return f"{self.lines:,} lines name unknown {self.what[1]}: {', '.join(self.first)}{more}"
+            return f"1 line names an unknown {self.one}: {self.first[0]}"
+        more = f" and {self.lines - _SHOWN:,} more" if self.lines > _SHOWN else ""
+        return f"{self.lines:,} lines name unknown {self.many}: {', '.join(self.first)}{more}"
 
 
 class _Judgements:
@@ -148,15 +143,15 @@ class _Judgements:
 
     def __init__(self, queries: Mapping[str, int], positions: PositionsOf) -> None:
         self.lines = 0
-        self.unknown = (_UnknownIds(("query", "queries")), _UnknownIds(("item", "items")))
-        self._known_queries, self._positions = queries, positions
+        self.unknown = (_UnknownIds("query", "queries"), _UnknownIds("item", "items"))
+        self._queries, self._positions = queries, positions
         self._names: dict[str, int] = {}
         self._items: list[Sequence[int]] = []
         self._columns = tuple(array("i") for _ in range(4))
-        self._repeated = self._below = 0
+        self._repeated = self._irrelevant = 0
 
     def add(self, path: Path, number: int, cells: list[str]) -> None:
-        """One line."""
+        """Read a line."""
         if len(cells) != 4:
             raise QrelsError(
                 f"{path}, line {number}: {counted(len(cells), 'cell')}; a line is 'query 0 item "
@@ -164,7 +159,7 @@ class _Judgements:
                 field="qrels",
             )
         self.lines += 1
-        query, name = self._known_queries.get(cells[0]), self._number(cells[2])
+        query, name = self._queries.get(cells[0]), self._number(cells[2])
         grade = _grade(path, number, cells[3])
         if query is None:
             self.unknown[0].add(cells[0], number)
@@ -184,10 +179,9 @@ class _Judgements:
         return self._names[name]
 
     def relevance(self, path: Path, count: int) -> Relevance:
-        """What is relevant, by query and item; nothing may be judged in two ways."""
+        """The relevant items of `count` queries; contradictions are refused."""
         table = np.stack([np.array(column, np.int64) for column in self._columns])
-        table = table[:, np.lexsort((table[3], table[1], table[0]))]
-        queries, names, grades, lines = table
+        queries, names, grades, lines = table[:, np.lexsort((table[3], table[1], table[0]))]
         again = np.flatnonzero((np.diff(queries) == 0) & (np.diff(names) == 0))
         for at in again[grades[again] != grades[again + 1]].tolist():
             raise QrelsError(
@@ -195,14 +189,15 @@ class _Judgements:
                 f"query, with grades {grades[at]} and {grades[at + 1]}; keep one of them",
                 field="qrels",
             )
-        self._repeated, self._below = len(again), int((grades < 1).sum())
-        sizes = np.array([len(positions) for positions in self._items], np.int64)[names]
-        items = [np.asarray(self._items[name], np.int64) for name in names]
-        found = _highest(
-            np.repeat(queries, sizes),
-            np.concatenate([np.empty(0, np.int64), *items]),
-            np.repeat(grades, sizes),
+        self._repeated, self._irrelevant = len(again), int((grades < 1).sum())
+        sizes = np.array([len(positions) for positions in self._items], np.int64)
+        starts = np.cumsum(sizes) - sizes
+        items = np.array([item for positions in self._items for item in positions], np.int64)
+        found = Relevance.from_pairs(
+            np.repeat(queries, sizes[names]),
+            items[ranges(starts[names], sizes[names])],
             count,
+            np.repeat(grades, sizes[names]),
         )
         if not len(found.items):
             raise QrelsError(
@@ -213,14 +208,14 @@ class _Judgements:
         return found
 
     def left_out(self) -> list[str]:
-        """Sentences."""
+        """Sentences on lines without effect."""
         sentences = [f"qrels: {each}; left out" for each in self.unknown if each.lines]
         if self._repeated:
-            says = agreeing(self._repeated, "line says what another says", "lines repeat others")
-            sentences.append(f"qrels: {self._repeated:,} {says}; counted once")
-        if self._below:
-            has = agreeing(self._below, "line has", "lines have")
-            sentences.append(f"qrels: {self._below:,} {has} grade 0 or less: not relevant")
+            repeat = agreeing(self._repeated, "line repeats another", "lines repeat others")
+            sentences.append(f"qrels: {self._repeated:,} {repeat}; counted once")
+        if self._irrelevant:
+            has = agreeing(self._irrelevant, "line has", "lines have")
+            sentences.append(f"qrels: {self._irrelevant:,} {has} grade 0 or less: not relevant")
         return sentences
 
 
@@ -275,20 +270,6 @@ def _grade(path: Path, number: int, cell: str) -> int:
         "1 and more is",
         field="qrels",
     )
-
-
-def _highest(
-    queries: NDArray[np.int64], items: NDArray[np.int64], grades: NDArray[np.int64], count: int
-) -> Relevance:
-    """Relevant items by query, each once, with the highest of its grades."""
-    order = np.lexsort((-grades, items, queries))
-    order = order[grades[order] > 0]
-    queries, items, grades = queries[order], items[order], grades[order]
-    first = np.ones(len(items), np.bool_)
-    first[1:] = (np.diff(queries) != 0) | (np.diff(items) != 0)
-    sizes = np.bincount(queries[first], minlength=count)
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return Relevance(offsets, items[first], grades[first].astype(np.int32))
 
 
 def write_qrels(

@@ -1,13 +1,13 @@
 """Options that papers differ in, and what a suite returns: queries, items, and relevance.
 
-Everything is addressed by its position: query 0 to q - 1, item 0 to n - 1. Names are only looked
-up at the edges. Nothing here holds media or embeddings, so five million items fit.
+Everything is addressed by its position: query 0 to q - 1, item 0 to n - 1. Nothing here holds
+media or embeddings, so five million items fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 from typing import Protocol as Interface
 
@@ -34,10 +34,10 @@ class Protocol:
         database: name of the published split that is ranked; empty for the suite's own.
         windows: a recording counts by its nearest window (``max``), by the mean distance of its
             windows (``mean``), or each window is an item (``separate``).
-        level: what counts as the same kind.
-        novel: how classes are told into seen and novel: not at all, at random, or so that novel
+        level: rank of the classes.
+        novel: how classes are split into seen and novel: not at all, at random, or so that novel
             ones share no genus (or higher taxon) with seen ones (cf. arXiv 2208.08217).
-        novel_share: of the classes, what part is novel.
+        novel_share: share of the classes that is novel.
         soundscapes: folder of annotated soundscapes to search as well; empty for none.
         candidates: INQUIRE: full ranking, the given 100 candidates per query, or both.
         fit_on: unlabelled items that training-free systems look at: those that are searched, or
@@ -45,7 +45,7 @@ class Protocol:
         fit_rows: at most so many rows are fitted on, drawn at random.
         depth: rank so deep; 0 for everything.
         missing: whether items without a file are left out (``skip``) or end the run (``error``).
-        unknown: the same for qrels that name items or queries that there are not.
+        unknown: the same for judgements of unknown items or queries.
         repeats: random splits of suites that have them.
         seed: of everything that is drawn.
     """
@@ -79,12 +79,33 @@ class Contents(Interface):
     """Media or texts by position, made when they are needed."""
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of contents."""
         ...
 
     def __getitem__(self, position: int, /) -> MediaItem | str:
-        """One of them: a photograph or recording, or a text."""
+        """A photograph or recording, or a text."""
         ...
+
+
+class Selection(Sequence[Any]):
+    """Some elements of a sequence, looked up when they are needed.
+
+    Args:
+        whole: the sequence.
+        positions: int [n], which of its elements, in order.
+    """
+
+    def __init__(self, whole: Sequence[Any] | Contents, positions: NDArray[np.integer]) -> None:
+        self._whole, self._positions = whole, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, position: Any, /) -> Any:
+        """One element, or a list of those in a slice."""
+        if isinstance(position, slice):
+            return [self._whole[i] for i in self._positions[position].tolist()]
+        return self._whole[int(self._positions[position])]
 
 
 @dataclass(frozen=True)
@@ -97,7 +118,6 @@ class Items:
         contents: one per item.
         classes: int32 [n], each item's class among `Task.classes`, -1 for none.
         side: what a hasher calls this side: it has a centre (and perhaps a head) of its own.
-        splits: per item the name of the published split it belongs to; None where there is none.
     """
 
     ids: Sequence[str]
@@ -105,10 +125,42 @@ class Items:
     contents: Contents
     classes: NDArray[np.int32]
     side: str
-    splits: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def only(self, positions: NDArray[np.integer]) -> Items:
+        """Some of the items, numbered anew; their media are still made when they are needed."""
+        return replace(
+            self,
+            ids=Selection(self.ids, positions),
+            contents=Selection(self.contents, positions),
+            classes=self.classes[positions],
+        )
+
+    def over_windows(self, owners: NDArray[np.int64], spans: NDArray[np.float32]) -> Items:
+        """The windows of recordings as items, with the classes of their recordings.
+
+        Their ids are the recordings' with a W3C media fragment, ``crow-1#t=0,3``; where the span
+        is not known (embeddings of another program), with the number of the row.
+
+        Args:
+            owners: int64 [rows], the recording of each window.
+            spans: float32 [rows, 2], start and end in seconds.
+        """
+        ids = [
+            f"{self.ids[owner]}#"
+            + (f"window={row}" if np.isnan(start) else f"t={_seconds(start)},{_seconds(end)}")
+            for row, (owner, (start, end)) in enumerate(
+                zip(owners.tolist(), spans.tolist(), strict=True)
+            )
+        ]
+        contents = Selection(self.contents, owners)
+        return Items(ids, self.modality, contents, self.classes[owners], self.side)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -120,7 +172,7 @@ class QuerySet:
         modality: ``text``, ``image`` or ``audio``.
         contents: of a query in words a tuple of prompts (their embeddings are averaged where there
             are several), of another a `MediaItem`.
-        classes: int32 [q], the class that is asked for, -1 for none.
+        classes: int32 [q], the class of each query, -1 for none.
         side: what a hasher calls this side.
     """
 
@@ -133,10 +185,26 @@ class QuerySet:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def only(self, positions: NDArray[np.integer]) -> QuerySet:
+        """Some of the queries, numbered anew."""
+        return replace(
+            self,
+            ids=[self.ids[i] for i in positions.tolist()],
+            contents=[self.contents[i] for i in positions.tolist()],
+            classes=self.classes[positions],
+        )
+
+
+def ranges(starts: NDArray[np.integer], sizes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Runs of whole numbers one after the other: of each start, so many from it on."""
+    before = np.cumsum(sizes) - sizes
+    found: NDArray[np.int64] = np.arange(sizes.sum()) + np.repeat(starts - before, sizes)
+    return found
+
 
 @dataclass(frozen=True)
 class Relevance:
-    """Which items answer which query (compressed sparse rows).
+    """The relevant items of each query (compressed sparse rows).
 
     Attributes:
         offsets: int64 [q + 1], rising from 0; the items of query i are at offsets[i]:offsets[i+1].
@@ -152,37 +220,70 @@ class Relevance:
         return len(self.offsets) - 1
 
     def of(self, query: int) -> NDArray[np.int64]:
-        """Positions of the items that answer a query, ascending."""
+        """Positions of the relevant items of a query, ascending."""
         return self.items[self.offsets[query] : self.offsets[query + 1]]
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """int64 [q], items that answer each query."""
+        """int64 [q], relevant items of each query."""
         return np.diff(self.offsets)
+
+    @property
+    def queries(self) -> NDArray[np.int64]:
+        """int64, the query of each of `items`."""
+        return np.repeat(np.arange(len(self)), self.counts)
 
     @classmethod
     def by_class(cls, queries: NDArray[np.int32], items: NDArray[np.int32]) -> Relevance:
-        """Items of the class that is asked for; -1 is no class.
+        """Items of the query's class; -1 is no class.
 
         Args:
-            queries: int32 [q].
-            items: int32 [n].
+            queries: int32 [q], the class of each query.
+            items: int32 [n], the class of each item.
         """
         order = np.argsort(items, kind="stable").astype(np.int64)
         ordered = items[order]
         starts = np.searchsorted(ordered, queries, "left")
         ends = np.where(queries < 0, starts, np.searchsorted(ordered, queries, "right"))
-        offsets = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64)
-        found = [order[a:b] for a, b in zip(starts, ends, strict=True)]
-        positions = np.concatenate(found) if found else np.empty(0, np.int64)
-        return cls(offsets, positions, np.ones(len(positions), np.int32))
+        positions = order[ranges(starts, ends - starts)]
+        return cls(_offsets(ends - starts), positions, np.ones(len(positions), np.int32))
+
+    @classmethod
+    def from_pairs(
+        cls,
+        queries: NDArray[np.integer],
+        items: NDArray[np.integer],
+        count: int,
+        grades: NDArray[np.integer] | None = None,
+    ) -> Relevance:
+        """Relevance from pairs of a query and an item, in any order.
+
+        Args:
+            queries: int [pairs].
+            items: int [pairs].
+            count: number of queries.
+            grades: int [pairs], 1 for all if not given. Of a pair that occurs several times the
+                highest counts; a grade below 1 is not relevant.
+        """
+        grades = np.ones(len(items), np.int32) if grades is None else grades
+        order = np.lexsort((-grades, items, queries))
+        order = order[grades[order] > 0]
+        queries, items = queries[order], items[order]
+        first = np.ones(len(order), np.bool_)
+        first[1:] = (np.diff(queries) != 0) | (np.diff(items) != 0)
+        sizes = np.bincount(queries[first].astype(np.int64), minlength=count)
+        kept = grades[order][first].astype(np.int32)
+        return cls(_offsets(sizes), items[first].astype(np.int64), kept)
 
     def only(self, queries: NDArray[np.int64]) -> Relevance:
         """The same for some queries, numbered anew."""
-        parts = [np.arange(self.offsets[q], self.offsets[q + 1]) for q in queries]
-        chosen = np.concatenate(parts) if parts else np.empty(0, np.int64)
-        offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
-        return Relevance(offsets, self.items[chosen], self.grades[chosen])
+        sizes = self.counts[queries]
+        chosen = ranges(self.offsets[queries], sizes)
+        return Relevance(_offsets(sizes), self.items[chosen], self.grades[chosen])
+
+
+def _offsets(sizes: NDArray[np.integer]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -224,17 +325,16 @@ class Task:
         repeat: number of the random split, from 0.
         queries: the queries.
         items: what is ranked.
-        relevance: which items answer which query; no query is without.
-        classes: what classes there are.
+        relevance: the relevant items of each query; no query is without.
+        classes: the classes of queries and items.
         training: what may be fitted on, where the suite says so.
         candidates: for each query the only items that are ranked, where a suite gives them.
-        groups: named parts of the queries that are reported apart, bool [q] each.
-        left_out: sentences on what was not asked or ranked, with counts.
+        groups: named subsets of the queries that are reported apart, bool [q] each.
+        left_out: sentences on queries and items that were left out, with counts.
         notes: what one must know to read the numbers.
         measures: those that its paper reports, where they are not the suite's.
-        by_window: makes the task over windows, once it is known where they are: from each row's
-            item, int64 [rows], and its start and end in seconds, float32 [rows, 2]. None where
-            recordings are items.
+        by_window: makes the task over windows from each row's item, int64 [rows], and its start
+            and end in seconds, float32 [rows, 2]. None where recordings are items.
     """
 
     name: str
