@@ -91,8 +91,8 @@ def at_level(
     taxa = taxa_of(task.classes, level)
     if (taxa < 0).all():
         raise InvalidInputError(
-            f"no class of {task.name} has the rank {level} (classes: {len(taxa):,}); choose another "
-            "--level, or data with that rank",
+            f"no class of {task.name} has the rank {level} (classes: {len(taxa):,}); choose "
+            "another --level, or data with that rank",
             field="level",
         )
     classes = _classes_of_rank(task.classes, taxa, level)
