@@ -38,7 +38,7 @@ from bittern.index.opening import newest_state
 from bittern.index.pins import pin, unpin
 from bittern.index.snapshots import Snapshots
 from bittern.index.store import Store
-from bittern.index.table_files import (
+from bittern.index.table_versions import (
     TableVersion,
     files_below,
     newest_version,

@@ -23,7 +23,7 @@ from bittern.index.checksums import (
 )
 from bittern.index.folder import ArchiveFolder
 from bittern.index.store import Store
-from bittern.index.table_files import (
+from bittern.index.table_versions import (
     PREFIX,
     TableVersion,
     files_below,

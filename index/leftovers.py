@@ -20,7 +20,7 @@ from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.pins import unpin_abandoned
 from bittern.index.snapshots import Snapshots
 from bittern.index.store import Store
-from bittern.index.table_files import files_below
+from bittern.index.table_versions import files_below
 
 _log = logging.getLogger(__name__)
 

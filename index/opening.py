@@ -16,7 +16,7 @@ from bittern.errors import ArchiveDamagedError
 from bittern.index.checksums import file_problem, read_checksums
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.store import Store
-from bittern.index.table_files import (
+from bittern.index.table_versions import (
     PREFIX,
     TableVersion,
     newest_version,

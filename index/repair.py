@@ -29,7 +29,7 @@ from bittern.index.leftovers import leftover_files, remove, unnamed_columns
 from bittern.index.model_switch import drop_code_columns
 from bittern.index.snapshots import Snapshots, models_in_use
 from bittern.index.store import Store
-from bittern.index.table_files import (
+from bittern.index.table_versions import (
     PREFIX,
     TableVersion,
     needed_by_any,

@@ -19,7 +19,7 @@ from bittern.index.generation import MODALITIES, Generation
 from bittern.index.leftovers import leftover_files
 from bittern.index.snapshots import models_in_use
 from bittern.index.store import Store
-from bittern.index.table_files import (
+from bittern.index.table_versions import (
     PREFIX,
     TableVersion,
     files_below,

@@ -19,7 +19,7 @@ from bittern.index.checksums import (
 )
 from bittern.index.commit_log import CommitLog
 from bittern.index.repair import repair
-from bittern.index.table_files import PREFIX, stored_keys
+from bittern.index.table_versions import PREFIX, stored_keys
 from tests.history.states import newest_files, newest_manifest
 from tests.index.samples import OWL, ids, photo
 

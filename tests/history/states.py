@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bittern.index.archive import Archive
-from bittern.index.table_files import TableVersion, newest_version, stored_keys
+from bittern.index.table_versions import TableVersion, newest_version, stored_keys
 
 
 def state(archive: Archive) -> dict[str, Any]:
