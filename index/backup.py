@@ -3,10 +3,10 @@
 The version is pinned while its files are copied, which never change. (A copy of the folder with
 `cp -r` while somebody writes can lack files of a version, or hold models without codes.)
 
-A new backup is built in a folder beside its target, with `archive.json` written last, and then
-renamed. An earlier backup is updated in its folder, and can be opened at any time in its old or new
-state: new files are copied first, then `archive.json` with both lists of models is written, then
-the new version's manifest, then `archive.json` with the new models; old files are removed last.
+Data files are copied first, then the manifest, then `archive.json`. A new backup is built in a
+folder beside its target, which is then renamed. An earlier backup is updated in its folder, and can
+be opened at any time in its old or new state: before the manifest, `archive.json` with both lists
+of models is written; old files are removed last.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ from bittern.errors import (
     PreconditionError,
 )
 from bittern.files import check_inside, sync_folder
-from bittern.index.checksums import Checksum, checksum_of, read_checksums, replace_checksums
+from bittern.index.checksums import (
+    Checksum,
+    checksum_of,
+    files_below,
+    read_checksums,
+    replace_checksums,
+    stored_files,
+)
 from bittern.index.folder import ArchiveFolder, Header, Switch, write_json
 from bittern.index.leftovers import remove, unnamed_models
 from bittern.index.opening import newest_state
 from bittern.index.pins import pin, unpin
 from bittern.index.snapshots import Snapshots
 from bittern.index.store import Store
-from bittern.index.table_versions import (
-    TableVersion,
-    files_below,
-    newest_version,
-    stored_keys,
-    versions_in,
-)
+from bittern.index.table_versions import TableVersion
 
 _NOTE = "backup.json"
 
@@ -131,24 +132,26 @@ class _Copying:
         self._header = header
         self._version = version
         self._link = link
-        # The key of the version's manifest.
-        keys = stored_keys(source.store)
-        self._manifest = next(key for key in keys if version in versions_in([key]))
-        self._manifest_checksum = checksum_of(source.path / self._manifest).xxh3
+        self._stored = stored_files(source.store)
         self._known = read_checksums(source.path).files
         self._checksums: dict[str, Checksum] = {}
         self._counts = Counter[str]()
 
     def run(self) -> Backup:
+        if self._version not in self._stored.manifests:
+            raise PreconditionError(
+                f"version {self._version} of {self._source.path} has no files to copy: the archive "
+                "was empty then"
+            )
         before = self._earlier_header()
-        version = TableVersion.open(self._source.store, self._version)
-        data = {key for files in version.fragments.values() for key in files}
-        indexes = version.needed(stored_keys(self._source.store))
-        files = [*sorted(indexes | data), self._manifest, *self._model_files()]
         if before is None:
-            self._create(files)
+            self._create()
         else:
-            self._update(files, before)
+            lock = self._target.lock()
+            try:
+                self._fill(before)
+            finally:
+                lock.release()
         return Backup(
             to=str(self._target.path),
             version=self._version,
@@ -160,42 +163,47 @@ class _Copying:
             seconds=0.0,
         )
 
-    def _create(self, files: list[str]) -> None:
+    def _create(self) -> None:
         final, building = self._target, ArchiveFolder(partial_folder(self._target.path))
         shutil.rmtree(building.path, ignore_errors=True)
-        building.path.mkdir(parents=True)
-        building.models.mkdir()
+        building.models.mkdir(parents=True)
         self._target = building
-        for name in files:
-            self._copy(name)
-        self._sync()
-        replace_checksums(building.path, self._checksums)
-        _hold(building.path, [self._manifest_checksum])
-        building.write_header(self._header)
+        self._fill(None)
         if final.path.is_dir():  # empty, as was checked
             final.path.rmdir()
         building.path.rename(final.path)
         sync_folder(final.path.parent)
         self._target = final
 
-    def _update(self, files: list[str], before: Header) -> None:
-        lock = self._target.lock()
-        try:
-            *others, manifest = sorted(files, key=lambda name: self._version in versions_in([name]))
-            for name in others:
-                self._copy(name, updating=True)
+    def _fill(self, before: Header | None) -> None:
+        """Make the target a copy.
+
+        Args:
+            before: the header of the earlier backup at the target; None for an empty folder.
+        """
+        target, manifest = self._target, self._stored.manifests[self._version]
+        for key in self._files():
+            self._copy(key)
+        held = [checksum_of(self._source.path / manifest).xxh3]
+        if before is not None:
             self._sync()
-            models = before.at(newest_version(stored_keys(self._target.store))).models
+            models = before.at(stored_files(target.store).newest).models
             switch = Switch(self._version, self._header.models)
-            self._target.write_header(replace(self._header, models=models, switch=switch))
-            _hold(self._target.path, [_newest_checksum(self._target), self._manifest_checksum])
-            self._copy(manifest, updating=True)
-            self._sync()
-            replace_checksums(self._target.path, self._checksums)
-            self._target.write_header(self._header)
+            target.write_header(replace(self._header, models=models, switch=switch))
+            held.insert(0, _newest_manifest(target))
+        _hold(target.path, held)
+        self._copy(manifest)
+        self._sync()
+        replace_checksums(target.path, self._checksums)
+        target.write_header(self._header)
+        if before is not None:
             self._remove_others()
-        finally:
-            lock.release()
+
+    def _files(self) -> list[str]:
+        """Keys of the files that the version needs, without its manifest."""
+        version = TableVersion.open(self._source.store, self._version)
+        data = {key for files in version.fragments.values() for key in files}
+        return [*sorted(data | version.needed(self._stored.data)), *self._model_files()]
 
     def _model_files(self) -> Iterator[str]:
         for record in self._header.models:
@@ -222,14 +230,14 @@ class _Copying:
                 f"{path} is not a backup of {self._source.path}, which was created at "
                 f"{self._header.created}; {path.name} was created at {before.created}; {remedy}"
             )
-        if _newest_checksum(self._target) not in _holding(path):
+        if _newest_manifest(self._target) not in _holding(path):
             raise PreconditionError(
                 f"{path} was changed after the backup was made, or is no backup: its content would "
                 f"be lost; {remedy}"
             )
         return before
 
-    def _copy(self, name: str, updating: bool = False) -> None:
+    def _copy(self, name: str) -> None:
         """Copy one file, unless the target has the same bytes already; replaces it atomically."""
         path, to = self._source.path / name, self._target.path / name
         # Users may have made the folders of the store and of models links.
@@ -237,7 +245,7 @@ class _Copying:
         check_inside(kind, path)
         check_inside(self._target.path, to)
         recorded = self._known.get(name)
-        if updating and to.is_file() and to.stat().st_size == path.stat().st_size:
+        if to.is_file() and to.stat().st_size == path.stat().st_size:
             # It is read again, since files on disks can rot.
             found = checksum_of(to)
             if found == (recorded or checksum_of(path)):
@@ -290,12 +298,11 @@ def _holding(path: Path) -> list[str]:
         return []
 
 
-def _newest_checksum(folder: ArchiveFolder) -> str:
-    """Checksum of the newest version's manifest."""
-    keys = stored_keys(folder.store)
-    newest = newest_version(keys)
-    found = [key for key in keys if newest in versions_in([key])]
-    return checksum_of(folder.path / found[0]).xxh3 if found else ""
+def _newest_manifest(folder: ArchiveFolder) -> str:
+    """Checksum of the newest version's manifest; "" for none."""
+    stored = stored_files(folder.store)
+    key = stored.manifests.get(stored.newest)
+    return checksum_of(folder.path / key).xxh3 if key else ""
 
 
 def partial_folder(to: Path) -> Path:

@@ -1,4 +1,6 @@
-"""The checksums of an archive's files: `ARCHIVE/sums`, a log with one line per file.
+"""The files of an archive, and their checksums in the log `ARCHIVE/sums`.
+
+The log has one line per file:
 
     <check> <xxh3> <size> <path>
 
@@ -15,17 +17,87 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import xxhash
 
 from bittern.files import replace_file
+from bittern.index.store import TABLE
+from bittern.index.versions import manifest_version
 
 NAME = "sums"
+TABLE_FOLDER = f"{TABLE}.lance"
+TABLE_PREFIX = f"store/{TABLE_FOLDER}/"
+"""Prefix of the keys of the table's files; a key is a POSIX path relative to the archive."""
+_DATA_FOLDERS = ("data", "_deletions", "_indices")
+"""The table's folders of files that never change once written; manifests are apart."""
 _REMOVED = "-"
 _CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFiles:
+    """The files of the table.
+
+    Attributes:
+        data: keys of data files, deletion files and look-up indexes, sorted.
+        manifests: key of the manifest by version, the newest first.
+    """
+
+    data: list[str]
+    manifests: dict[int, str]
+
+    @property
+    def keys(self) -> list[str]:
+        """All keys, manifests last."""
+        return [*self.data, *self.manifests.values()]
+
+    @property
+    def newest(self) -> int:
+        """The newest version; 0 for none."""
+        return next(iter(self.manifests), 0)
+
+
+def stored_files(store: Path) -> StoredFiles:
+    """List the files of the table in the folder of the store, without symbolic links.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    table = store / TABLE_FOLDER
+    data = [
+        f"{TABLE_PREFIX}{name}/{below}"
+        for name in _DATA_FOLDERS
+        if (table / name).is_dir() and not (table / name).is_symlink()
+        for below in sorted(_names_below(str(table / name)))
+    ]
+    names = [f"{TABLE_PREFIX}_versions/{name}" for name in _names_below(str(table / "_versions"))]
+    versions = {number: key for key in names if (number := version_of(key))}
+    return StoredFiles(data, dict(sorted(versions.items(), reverse=True)))
+
+
+def version_of(key: str) -> int:
+    """The version whose manifest a file is; 0 for another file."""
+    return manifest_version(key) if key.startswith(TABLE_PREFIX) else 0
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and its subfolders, by name, without symbolic links."""
+    if folder.is_dir() and not folder.is_symlink():
+        for name in sorted(_names_below(str(folder))):
+            yield folder / name
+
+
+def _names_below(folder: str) -> Iterator[str]:
+    """POSIX paths below a folder, as text: each commit lists thousands of files."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from (f"{entry.name}/{name}" for name in _names_below(entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                yield entry.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +130,11 @@ class Checksums:
     torn: bool = False
     damaged: list[int] = field(default_factory=list)
     present: bool = False
+
+    @property
+    def newest(self) -> int:
+        """The newest version of the store with a checksum; 0 for none."""
+        return max(map(version_of, self.files), default=0)
 
 
 def checksum_of(path: Path, sync: bool = False) -> Checksum:

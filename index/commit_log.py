@@ -15,21 +15,19 @@ from pathlib import Path
 from bittern.errors import ArchiveDamagedError, PreconditionError
 from bittern.files import sync_folder
 from bittern.index.checksums import (
+    TABLE_PREFIX,
     Checksum,
+    StoredFiles,
     append_checksums,
     checksum_of,
+    files_below,
     read_checksums,
     replace_checksums,
+    stored_files,
 )
 from bittern.index.folder import ArchiveFolder
 from bittern.index.store import Store
-from bittern.index.table_versions import (
-    PREFIX,
-    TableVersion,
-    files_below,
-    needed_by_any,
-    stored_keys,
-)
+from bittern.index.table_versions import TableVersion, needed_by_any
 
 _MOST_OBSOLETE_LINES = 512
 """The log is rewritten when it has more lines than twice the needed ones and this many."""
@@ -51,6 +49,8 @@ class CommitLog:
         self._lines = 0
         self._version = 0
         self._synced: set[Path] = set()
+        self._lost: set[str] = set()
+        """Keys of files that some version needs and that the disk has lost: verify names them."""
 
     def adopt(self) -> None:
         """Record files that have no checksum yet; called once, before any change.
@@ -64,14 +64,13 @@ class CommitLog:
             self._known, self._lines = log.files, log.lines
             if log.torn or log.damaged:
                 self._replace(log.files)
-            keys = stored_keys(self._folder.store)
-            new = [key for key in keys if key not in self._known]
+            stored = stored_files(self._folder.store)
+            new = [key for key in stored.keys if key not in self._known]
             self._check_rows(new)
             self._record(new)
-            missing = self._missing(keys)
-            if missing:
-                lost = needed_by_any(self._folder.store, missing, keys)
-                self._append(dict.fromkeys(key for key in missing if key not in lost))
+            missing = self._missing(stored)
+            self._lost = needed_by_any(self._folder.store, missing, stored.manifests)
+            self._append(dict.fromkeys(missing - self._lost))
             models = [self._key(path) for path in files_below(self._folder.models)]
             self._record(key for key in models if key not in self._known and "/." not in key)
         except OSError as error:
@@ -87,10 +86,10 @@ class CommitLog:
         if self._store.version == self._version:
             return
         try:
-            keys = stored_keys(self._folder.store)
-            self._record(key for key in keys if key not in self._known)
+            stored = stored_files(self._folder.store)
+            self._record(key for key in stored.keys if key not in self._known)
             # A compaction of this process has removed the missing ones.
-            self._append(dict.fromkeys(self._missing(keys)))
+            self._append(dict.fromkeys(self._missing(stored) - self._lost))
             if self._lines > 2 * len(self._known) + _MOST_OBSOLETE_LINES:
                 self._replace(self._known)
         except OSError as error:
@@ -123,10 +122,9 @@ class CommitLog:
         self._synced |= new
         self._append(files)
 
-    def _missing(self, keys: list[str]) -> list[str]:
+    def _missing(self, stored: StoredFiles) -> set[str]:
         """Files of the table that have a checksum and are gone."""
-        present = set(keys)
-        return [key for key in self._known if key.startswith(PREFIX) and key not in present]
+        return {key for key in self._known if key.startswith(TABLE_PREFIX)}.difference(stored.keys)
 
     def _append(self, files: Mapping[str, Checksum | None]) -> None:
         if not files:
@@ -145,7 +143,7 @@ class CommitLog:
 
     def _check_rows(self, new: list[str]) -> None:
         """Check that the rows in files without a checksum can be read."""
-        if not any("/data/" in key or "/_deletions/" in key for key in new):
+        if not new:
             return
         newest = TableVersion.open(self._folder.store, self._store.version)
         for fragment, files in newest.fragments.items():

@@ -14,13 +14,12 @@ from pathlib import Path
 
 from bittern.errors import BitternError
 from bittern.files import check_inside
-from bittern.index.checksums import NAME
+from bittern.index.checksums import NAME, files_below
 from bittern.index.columns import is_code_or_embedding
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.pins import unpin_abandoned
 from bittern.index.snapshots import Snapshots
 from bittern.index.store import Store
-from bittern.index.table_versions import files_below
 
 _log = logging.getLogger(__name__)
 

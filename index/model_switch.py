@@ -16,11 +16,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from bittern.errors import DigestMismatchError, PreconditionError
+from bittern.index.checksums import files_below
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.leftovers import remove, unnamed_columns, unnamed_models
 from bittern.index.models import ModelRecord
 from bittern.index.store import Store
-from bittern.index.table_versions import files_below
 
 
 def switched(header: Header, digest: str) -> Header:

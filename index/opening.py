@@ -13,16 +13,16 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 import pyarrow as pa
 
 from bittern.errors import ArchiveDamagedError
-from bittern.index.checksums import file_problem, read_checksums
+from bittern.index.checksums import (
+    TABLE_PREFIX,
+    file_problem,
+    read_checksums,
+    stored_files,
+    version_of,
+)
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.store import Store
-from bittern.index.table_versions import (
-    PREFIX,
-    TableVersion,
-    newest_version,
-    stored_keys,
-    versions_in,
-)
+from bittern.index.table_versions import TableVersion
 
 CONTENTS_UP_TO_BYTES = 64 << 20
 """Up to this size of the store, all contents are compared at opening: hundredths of a second."""
@@ -72,28 +72,28 @@ def check_at_open(folder: ArchiveFolder) -> None:
     try:
         # First the log, then the folder: another process may commit in between.
         log = read_checksums(folder.path)
-        keys = stored_keys(folder.store)
+        stored = stored_files(folder.store)
     except OSError as error:
         raise _damaged(folder, str(error)) from error
-    recorded, newest = newest_version(log.files), newest_version(keys)
-    if recorded > newest:
+    newest = stored.newest
+    if log.newest > newest:
         raise _damaged(
-            folder, f"version {recorded} is missing; the newest that exists is {newest or 'none'}"
+            folder, f"version {log.newest} is missing; the newest that exists is {newest or 'none'}"
         )
-    ours = {key: known for key, known in log.files.items() if key.startswith(PREFIX)}
-    small = sum(known.size for known in ours.values()) <= CONTENTS_UP_TO_BYTES
+    recorded = {key: known for key, known in log.files.items() if key.startswith(TABLE_PREFIX)}
+    is_small = sum(known.size for known in recorded.values()) <= CONTENTS_UP_TO_BYTES
     problems = {}
-    for key, known in ours.items():
-        always = "/_deletions/" in key or newest in versions_in([key])
-        if problem := file_problem(folder.path / key, known, small or always):
+    for key, known in recorded.items():
+        contents = is_small or "/_deletions/" in key or version_of(key) == newest
+        if problem := file_problem(folder.path / key, known, contents):
             problems[key] = problem
-    if not problems:
-        return
-    needed = {key for key in problems if newest in versions_in([key])}
-    if not needed:
+    needed = problems.keys() & {stored.manifests.get(newest, "")}
+    if problems and not needed:
         needed = TableVersion.open(folder.store, newest).needed(problems)
     if needed:
-        shown = [f"{key.removeprefix(PREFIX)} {problems[key]}" for key in sorted(needed)[:_SHOWN]]
+        shown = [
+            f"{key.removeprefix(TABLE_PREFIX)} {problems[key]}" for key in sorted(needed)[:_SHOWN]
+        ]
         more = f", and {len(needed) - _SHOWN} more" if len(needed) > _SHOWN else ""
         raise _damaged(folder, "; ".join(shown) + more)
 

@@ -20,7 +20,14 @@ import pyarrow.compute as pc
 
 from bittern.errors import ArchiveDamagedError, BitternError, PreconditionError
 from bittern.files import check_inside, sync_folder
-from bittern.index.checksums import read_checksums, replace_checksums
+from bittern.index.checksums import (
+    TABLE_FOLDER,
+    TABLE_PREFIX,
+    read_checksums,
+    replace_checksums,
+    stored_files,
+    version_of,
+)
 from bittern.index.commit_log import CommitLog
 from bittern.index.derived_files import DerivedFiles
 from bittern.index.folder import ArchiveFolder, Header, same_header
@@ -29,15 +36,7 @@ from bittern.index.leftovers import leftover_files, remove, unnamed_columns
 from bittern.index.model_switch import drop_code_columns
 from bittern.index.snapshots import Snapshots, models_in_use
 from bittern.index.store import Store
-from bittern.index.table_versions import (
-    PREFIX,
-    TableVersion,
-    needed_by_any,
-    newest_version,
-    stored_keys,
-    table_folder,
-    versions_in,
-)
+from bittern.index.table_versions import TableVersion, needed_by_any
 from bittern.index.verify import ComparedFiles, compare_files
 
 LOST_FOUND = "lost-found"
@@ -106,7 +105,7 @@ class _Plan:
     Attributes:
         base: the version to start from.
         newest: the newest version that is known to have existed.
-        unreadable: keys of unusable manifests.
+        unreadable: versions whose manifests cannot be used.
         lost: fragments of `base` that cannot be read.
         indexes: look-up indexes of `base` that cannot be read.
         same_rows: whether newer versions than `base` hold the same rows.
@@ -114,7 +113,7 @@ class _Plan:
 
     base: TableVersion
     newest: int
-    unreadable: list[str]
+    unreadable: list[int]
     lost: list[int]
     indexes: list[str]
     same_rows: bool = False
@@ -155,8 +154,9 @@ class _Repairing:
         files = compare_files(self._folder, models or [])
         plan = self._plan(files)
         before = self._ids(files) if plan.lost or plan.given_up else []
-        for key in plan.unreadable:
-            self._move(self._folder.path / key, "a version of the store that cannot be read")
+        for number in plan.unreadable:
+            key = files.stored.manifests[number]
+            self._move(key, "a version of the store that cannot be read")
         if not plan.is_empty:
             self._commit(plan, before)
         self._set_aside(files, plan)
@@ -207,7 +207,7 @@ class _Repairing:
     def _raise_next_row(self) -> None:
         """Raise `next_row` above all rows: the copy may be older than the last deletions."""
         greatest = -1
-        for version in versions_in(stored_keys(self._store)):
+        for version in stored_files(self._store).manifests:
             with suppress(ArchiveDamagedError):
                 for batch in Store(self._store, version).batches(["row"]):
                     greatest = max(greatest, pc.max(batch["row"]).as_py() or 0)
@@ -218,11 +218,10 @@ class _Repairing:
     # The store
 
     def _plan(self, files: ComparedFiles) -> _Plan:
-        newest = max(files.newest_recorded, newest_version(files.keys))
-        unreadable = [
-            key for key in files.keys if versions_in([key]) and not self._opens(key, files)
-        ]
-        readable = versions_in(set(files.keys).difference(unreadable))
+        newest = max(files.log.newest, files.stored.newest)
+        versions = list(files.stored.manifests)
+        unreadable = [number for number in versions if not self._opens(number, files)]
+        readable = [number for number in versions if number not in unreadable]
         if not readable:
             raise ArchiveDamagedError(
                 f"no version of the store at {self._store} can be read; {_START_AGAIN}"
@@ -237,11 +236,11 @@ class _Repairing:
                     return replace(plan, base=older, lost=[], indexes=[], same_rows=True)
         return plan
 
-    def _opens(self, key: str, files: ComparedFiles) -> bool:
-        """Whether the version of a manifest can be opened."""
-        with suppress(ArchiveDamagedError):
-            [number] = versions_in([key])
-            return key not in files.problems and bool(TableVersion.open(self._store, number))
+    def _opens(self, number: int, files: ComparedFiles) -> bool:
+        """Whether a version can be opened."""
+        if files.stored.manifests[number] not in files.problems:
+            with suppress(ArchiveDamagedError):
+                return bool(TableVersion.open(self._store, number))
         return False
 
     def _lost_fragments(self, version: TableVersion, files: ComparedFiles) -> list[int]:
@@ -253,9 +252,8 @@ class _Repairing:
 
     def _with_same_rows(self, base: TableVersion, files: ComparedFiles) -> Iterable[TableVersion]:
         """Earlier versions with the same rows, the newest first."""
-        present = set(versions_in(files.keys))
         number = base.number
-        while _only_moves_rows(base, number) and number - 1 in present:
+        while _only_moves_rows(base, number) and number - 1 in files.stored.manifests:
             number -= 1
             with suppress(ArchiveDamagedError):
                 yield TableVersion.open(self._store, number)
@@ -285,7 +283,7 @@ class _Repairing:
 
     def _ids(self, files: ComparedFiles) -> list[str]:
         """Ids of the observations of the newest version that is completely readable."""
-        for number in versions_in(files.keys):
+        for number in files.stored.manifests:
             with suppress(ArchiveDamagedError):
                 return _ids_of(TableVersion.open(self._store, number), [])
         return []
@@ -295,30 +293,30 @@ class _Repairing:
     def _set_aside(self, files: ComparedFiles, plan: _Plan) -> None:
         """Move away damaged files, and sound files that LanceDB would now delete."""
         whole = []
-        for key in sorted(set(files.keys).difference(plan.unreadable)):
-            for number in versions_in([key]):
-                if self._is_complete(number, files, plan):
-                    whole.append(key)
-                else:
-                    why = f"version {number} of the store, which is incomplete"
-                    self._move(self._folder.path / key, why)
+        for number, key in files.stored.manifests.items():
+            if number in plan.unreadable:
+                continue
+            if self._is_complete(number, files, plan):
+                whole.append(number)
+            else:
+                self._move(key, f"version {number} of the store, which is incomplete")
         for key in files.problems:
-            path = self._folder.path / key
-            if key.startswith(PREFIX) and not versions_in([key]) and path.exists():
-                self._move(path, "which is damaged")
+            exists = (self._folder.path / key).exists()
+            if key.startswith(TABLE_PREFIX) and not version_of(key) and exists:
+                self._move(key, "which is damaged")
         models = {key.split("/")[1] for key in files.problems if key.startswith("models/")}
         for digest in sorted(models):
             if (self._folder.models / digest).exists():
-                self._move(self._folder.models / digest, "which is damaged")
+                self._move(f"models/{digest}", "which is damaged")
         lost = {key for number in plan.lost for key in plan.base.fragments[number]}
         for key in sorted(lost - files.problems.keys()):
             what = f"copy {key}, with lost rows, to {LOST_FOUND}"
             self._step(what, partial(self._save, self._folder.path / key, copy=True))
         if plan.given_up:
-            data = [key for key in files.keys if not versions_in([key])]
+            data = set(files.stored.data)
             kept = needed_by_any(self._store, data, whole) | files.problems.keys()
-            for key in sorted(set(data) - kept):
-                self._move(self._folder.path / key, "which no version needs any more")
+            for key in sorted(data - kept):
+                self._move(key, "which no version needs any more")
 
     def _is_complete(self, number: int, files: ComparedFiles, plan: _Plan) -> bool:
         """Whether a version is intact, or the one that the repair starts from."""
@@ -329,10 +327,10 @@ class _Repairing:
         version = TableVersion.open(self._store, number)
         return not files.problems or not version.needed(files.problems)
 
-    def _move(self, path: Path, why: str) -> None:
+    def _move(self, key: str, why: str) -> None:
         self._report.aside = self._aside
-        name = path.relative_to(self._folder.path).as_posix()
-        self._step(f"move {name}, {why}, to {LOST_FOUND}", partial(self._save, path))
+        save = partial(self._save, self._folder.path / key)
+        self._step(f"move {key}, {why}, to {LOST_FOUND}", save)
 
     def _save(self, path: Path, *, copy: bool = False) -> None:
         """Move or copy a file or folder to `lost-found`."""
@@ -418,7 +416,7 @@ def _write(store: Path, plan: _Plan) -> None:
                 dataset.restore()
         if plan.lost:
             operation = lance().LanceOperation.Delete([], plan.lost, "false")
-            path = str(table_folder(store))
+            path = str(store / TABLE_FOLDER)
             dataset = lance().LanceDataset.commit(path, operation, read_version=dataset.version)
         for name in plan.indexes:
             dataset.drop_index(name)

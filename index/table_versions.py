@@ -1,12 +1,10 @@
-"""The files of the store: which exist, and which a version needs.
+"""Versions of the store's table as Lance describes them: which files each one needs.
 
-Only Lance knows which files a version needs; it is loaded for that when a file is missing or
-damaged, and for backups.
+Only Lance knows that; it is loaded when a file is missing or damaged, and for backups.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -16,58 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bittern.errors import ArchiveDamagedError
+from bittern.index.checksums import TABLE_FOLDER, TABLE_PREFIX
 from bittern.index.lance_library import is_failure, lance, reading
-from bittern.index.store import TABLE
-from bittern.index.versions import manifest_version
-
-_FOLDERS = ("data", "_deletions", "_indices")
-"""The table's folders of files that never change once written; manifests are apart."""
-PREFIX = f"store/{TABLE}.lance/"
-"""Prefix of the keys of the table's files; a key is a POSIX path relative to the archive."""
-
-
-def table_folder(store: Path) -> Path:
-    """The folder of the table in the folder of the store."""
-    return store / f"{TABLE}.lance"
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """The files in a folder and its subfolders, by name, without symbolic links."""
-    if folder.is_dir() and not folder.is_symlink():
-        for name in sorted(_names_below(str(folder))):
-            yield folder / name
-
-
-def stored_keys(store: Path) -> list[str]:
-    """Keys of the table's files, manifests last.
-
-    Raises:
-        OSError: a folder cannot be listed.
-    """
-    table = table_folder(store)
-    keys = [
-        f"{PREFIX}{name}/{below}"
-        for name in _FOLDERS
-        if (table / name).is_dir() and not (table / name).is_symlink()
-        for below in sorted(_names_below(str(table / name)))
-    ]
-    versions = [f"{PREFIX}_versions/{name}" for name in _names_below(str(table / "_versions"))]
-    return [*keys, *sorted(name for name in versions if manifest_version(name))]
-
-
-def _names_below(folder: str) -> Iterator[str]:
-    """POSIX paths below a folder, as text: each commit lists thousands of files."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from (f"{entry.name}/{name}" for name in _names_below(entry.path))
-            elif entry.is_file(follow_symlinks=False):
-                yield entry.name
-
-
-def newest_version(keys: Iterable[str]) -> int:
-    """The newest version with a manifest; 0 for none."""
-    return max(versions_in(keys), default=0)
 
 
 @dataclass
@@ -93,7 +41,7 @@ class TableVersion:
             ArchiveVersionError: a newer version of the store's library wrote it.
         """
         with reading(store):
-            return cls(store, version, lance().dataset(str(table_folder(store)), version=version))
+            return cls(store, version, lance().dataset(str(store / TABLE_FOLDER), version=version))
 
     @cached_property
     def fragments(self) -> Mapping[int, tuple[str, ...]]:
@@ -104,7 +52,7 @@ class TableVersion:
                 names = [f"data/{file.path}" for file in fragment.data_files()]
                 deletions = fragment.deletion_file()
                 names += [deletions] if deletions else []
-                found[fragment.fragment_id] = tuple(f"{PREFIX}{_checked(name)}" for name in names)
+                found[fragment.fragment_id] = tuple(_key(name) for name in names)
         return found
 
     @cached_property
@@ -112,7 +60,7 @@ class TableVersion:
         """Names of its look-up indexes, by the prefix of the keys of their files."""
         with reading(self.store):
             found = self.dataset.list_indices()
-        return {f"{PREFIX}_indices/{_checked(one['uuid'])}/": str(one["name"]) for one in found}
+        return {_key(f"_indices/{one['uuid']}") + "/": str(one["name"]) for one in found}
 
     def rows_in(self, fragment: int) -> int:
         """Number of rows of a fragment that are not deleted."""
@@ -145,17 +93,17 @@ class TableVersion:
                 yield TableVersion(self.store, dataset.version, dataset)
 
 
-def needed_by_any(store: Path, keys: Iterable[str], present: Iterable[str]) -> set[str]:
+def needed_by_any(store: Path, keys: Iterable[str], versions: Iterable[int]) -> set[str]:
     """Those keys whose files any version needs, including the versions of snapshots.
 
     Args:
         store: folder of the store.
         keys: of files that may be missing.
-        present: keys of existing files, whose manifests tell the versions.
+        versions: numbers of the versions with a manifest; those that cannot be read are skipped.
     """
-    left, found = set(keys), set()
+    left, found = set(keys), set[str]()
     last: TableVersion | None = None
-    for number in versions_in(present):
+    for number in versions if left else ():
         with suppress(ArchiveDamagedError):
             last = TableVersion.open(store, number)
             found |= last.needed(left)
@@ -164,14 +112,8 @@ def needed_by_any(store: Path, keys: Iterable[str], present: Iterable[str]) -> s
     return found
 
 
-def versions_in(keys: Iterable[str]) -> list[int]:
-    """The versions with a manifest, the newest first."""
-    found = {manifest_version(key) for key in keys if key.startswith(PREFIX)}
-    return sorted(found - {0}, reverse=True)
-
-
-def _checked(name: str) -> str:
-    """Check that a file's name stays below its folder."""
+def _key(name: str) -> str:
+    """The key of a file of the table, after a check that it stays in the table's folder."""
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or ".." in name.split("/"):
         raise ValueError(f"a version names a file {name!r}")
-    return name
+    return TABLE_PREFIX + name

@@ -11,15 +11,16 @@ import pytest
 from bittern.errors import ArchiveDamagedError, ArchiveVersionError, PreconditionError
 from bittern.index.archive import Archive
 from bittern.index.checksums import (
+    TABLE_PREFIX,
     Checksum,
     append_checksums,
     checksum_of,
     read_checksums,
     replace_checksums,
+    stored_files,
 )
 from bittern.index.commit_log import CommitLog
 from bittern.index.repair import repair
-from bittern.index.table_versions import PREFIX, stored_keys
 from tests.history.states import newest_files, newest_manifest
 from tests.index.samples import OWL, ids, photo
 
@@ -35,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 def unsummed(path: Path) -> list[str]:
     """Files of the store that have no checksum."""
     known = read_checksums(path).files
-    return [key for key in stored_keys(path / "store") if key not in known]
+    return [key for key in stored_files(path / "store").keys if key not in known]
 
 
 def test_every_file_has_its_checksum_when_a_commit_is_acknowledged(path: Path) -> None:
@@ -66,6 +67,35 @@ def test_a_commit_that_was_never_recorded_is_adopted_by_the_next_writer(
     assert unsummed(path) == []
     with Archive.open(path) as archive:
         assert ids(archive) == ["a", "b", "unrecorded"]
+
+
+@pytest.mark.parametrize("folder", ["data", "_deletions"])
+def test_a_commit_without_checksums_is_not_adopted_if_its_rows_cannot_be_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(CommitLog, "record", lambda self: None)
+        with Archive.open(path, write=True) as archive:
+            archive.add([photo("c"), photo("d")], model=OWL.digest)
+            archive.delete(["c"])
+    [new] = [key for key in unsummed(path) if f"/{folder}/" in key]
+    (path / new).write_bytes(b"damaged")
+    with pytest.raises(ArchiveDamagedError, match="rows of the archive"):
+        Archive.open(path, write=True)
+    assert new in unsummed(path)
+
+
+def test_a_lost_file_of_a_snapshot_is_still_reported_after_the_next_commits(path: Path) -> None:
+    with Archive.open(path, write=True) as archive:
+        archive.delete(["a"])
+        archive.take_snapshot("spring")
+        [lost] = (path / "store/observations.lance/_deletions").iterdir()
+        archive.delete(["b"])
+    lost.unlink()
+    for _ in range(2):
+        with Archive.open(path, write=True) as archive:
+            archive.add([photo("c", {"tally": 1})], model=OWL.digest, on_duplicate="overwrite")
+            assert any(lost.name in problem for problem in archive.verify())
 
 
 def test_an_archive_without_checksums_gets_them_at_the_first_write(path: Path) -> None:
@@ -102,7 +132,9 @@ def test_the_log_does_not_grow_with_commits_for_ever(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bittern.index.commit_log._MOST_OBSOLETE_LINES", 0)
-    append_checksums(path, {f"{PREFIX}data/gone-{n}": Checksum("0" * 32, 1) for n in range(100)})
+    append_checksums(
+        path, {f"{TABLE_PREFIX}data/gone-{n}": Checksum("0" * 32, 1) for n in range(100)}
+    )
     with Archive.open(path, write=True) as archive:
         for turn in range(60):
             archive.add([photo(f"new {turn}")], model=OWL.digest)

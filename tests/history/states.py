@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from bittern.index.archive import Archive
-from bittern.index.table_versions import TableVersion, newest_version, stored_keys
+from bittern.index.checksums import stored_files
+from bittern.index.table_versions import TableVersion
 
 
 def state(archive: Archive) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def state(archive: Archive) -> dict[str, Any]:
 def newest_files(path: Path) -> list[Path]:
     """The data files and deletion files that an archive's newest version needs."""
     store = path / "store"
-    newest = TableVersion.open(store, newest_version(stored_keys(store)))
+    newest = TableVersion.open(store, stored_files(store).newest)
     return [path / key for keys in newest.fragments.values() for key in keys]
 
 
