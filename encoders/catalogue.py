@@ -65,6 +65,12 @@ CATALOGUE: Mapping[str, EncoderEntry] = {
             licence="text and image Apache-2.0, audio CC BY-NC-SA 4.0",
             size_mb=168,
             source="arXiv 1312.5650",
+            notice=(
+                "Sounds are heard by BirdNET 2.4 (K. Lisa Yang Center for Conservation "
+                "Bioacoustics, Cornell Lab of Ornithology, and Chemnitz University of Technology), "
+                "whose weights are licensed CC BY-NC-SA 4.0: for non-commercial use, with "
+                "attribution, and shared alike. https://creativecommons.org/licenses/by-nc-sa/4.0/"
+            ),
         ),
         EncoderEntry(
             name="bioclip",

@@ -39,6 +39,7 @@ class EncoderEntry:
         weights_file: the weights file of that revision; empty where not known.
         sha256: of that file; empty where not known.
         source: the paper.
+        notice: to show before the first use; empty for most.
     """
 
     name: str
@@ -53,6 +54,7 @@ class EncoderEntry:
     weights_file: str = ""
     sha256: str = ""
     source: str = ""
+    notice: str = ""
 
     @property
     def pinned(self) -> bool:

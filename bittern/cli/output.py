@@ -263,12 +263,11 @@ def licence_notice(*encoders: str) -> None:
     """
     from platformdirs import user_state_path
 
-    from bittern.service.models.saved import encoder_names
-    from bittern.service.models.saved import licence_notice as notice_of
+    from bittern.service.models.saved import notices_of
 
-    for name in (name for each in sorted(encoders) for name in encoder_names(each)):
-        marker = user_state_path("bittern") / f"licence-shown-{Path(name).name}"
-        if marker.exists() or not (notice := notice_of(name)):
+    for name, notice in notices_of(encoders).items():
+        marker = user_state_path("bittern") / f"licence-shown-{name}"
+        if marker.exists():
             continue
         err.print(Text(notice, style="yellow"))
         with suppress(OSError):  # it will be shown again next time

@@ -21,7 +21,7 @@ from bittern.errors import InvalidInputError
 if TYPE_CHECKING:
     from bittern.encoders.field.encoder import FieldEncoder
 
-__all__ = ["calibration", "licence_notice", "load"]
+__all__ = ["calibration", "load"]
 
 
 def load(device: str | None = None, threads: int | None = None) -> FieldEncoder:
@@ -53,13 +53,3 @@ def calibration() -> dict[str, NDArray[np.float32]]:
     from bittern.encoders.field.concepts import typical_embeddings
 
     return typical_embeddings()
-
-
-def licence_notice() -> str:
-    """The notice to show before the audio tower is used for the first time."""
-    return (
-        "Sounds are heard by BirdNET 2.4 (K. Lisa Yang Center for Conservation Bioacoustics, "
-        "Cornell Lab of Ornithology, and Chemnitz University of Technology), whose weights are "
-        "licensed CC BY-NC-SA 4.0: for non-commercial use, with attribution, and shared alike. "
-        "https://creativecommons.org/licenses/by-nc-sa/4.0/"
-    )

@@ -139,13 +139,11 @@ def weights_of(encoder: str) -> WeightsStatus:
     return WeightsStatus(True, ", ".join(dict.fromkeys(s.where for s in found)), "ready")
 
 
-def licence_notice(encoder: str) -> str:
-    """Licence notice to show before an encoder's first use; empty for most encoders."""
-    if encoder != "field":
-        return ""
-    from bittern.encoders.field import licence_notice as notice
-
-    return notice()
+def notices_of(encoders: Iterable[str]) -> dict[str, str]:
+    """Notices to show before the first use of encoders (as on cards), by catalogue name."""
+    names = {name for encoder in encoders for name in encoder_names(encoder)}
+    known = [CATALOGUE[name] for name in sorted(names & set(CATALOGUE))]
+    return {entry.name: entry.notice for entry in known if entry.notice}
 
 
 def load_saved(folder: Path) -> SavedModel:

@@ -7,6 +7,7 @@ import pytest
 import bittern.encoders.field
 from bittern.encoders import weights
 from bittern.encoders.base import Modality
+from bittern.encoders.catalogue import CATALOGUE
 from bittern.encoders.field import concepts
 from bittern.encoders.field.networks import BATCH, MiniLM
 from bittern.encoders.field_build.__main__ import class_vectors
@@ -121,7 +122,7 @@ def test_threads_below_one_are_refused() -> None:
 
 
 def test_the_licence_notice_names_the_licence_and_the_model() -> None:
-    notice = bittern.encoders.field.licence_notice()
+    notice = CATALOGUE["field"].notice
     assert "CC BY-NC-SA 4.0" in notice
     assert "BirdNET" in notice
 
