@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bittern.api import ArchiveAPI as ArchiveAPI
     from bittern.client import RemoteArchive as RemoteArchive
     from bittern.client import connect as connect
+    from bittern.query import SearchOptions as SearchOptions
     from bittern.service.local.archive import LocalArchive as LocalArchive
     from bittern.types import Adding as Adding
     from bittern.types import AddResult as AddResult
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from bittern.types import MediaItem as MediaItem
     from bittern.types import ModelInfo as ModelInfo
     from bittern.types import Observation as Observation
-    from bittern.types import SearchOptions as SearchOptions
     from bittern.types import SearchResult as SearchResult
 
 _HOMES = {
@@ -53,7 +53,7 @@ _HOMES = {
     "Encoded": "bittern.types",
     "MediaItem": "bittern.types",
     "ModelInfo": "bittern.types",
-    "SearchOptions": "bittern.types",
+    "SearchOptions": "bittern.query",
     "SearchResult": "bittern.types",
 }
 

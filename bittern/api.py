@@ -32,8 +32,8 @@ from bittern.errors import (
     SourceNotFoundError,
     UnreadableMediaError,
 )
+from bittern.query import DEFAULT_K, Query
 from bittern.types import (
-    DEFAULT_K,
     Adding,
     AddResult,
     ArchiveStats,
@@ -46,7 +46,6 @@ from bittern.types import (
     Observation,
     OnDuplicate,
     Page,
-    Query,
     SearchResult,
 )
 

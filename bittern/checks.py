@@ -7,9 +7,7 @@ refused in the same words wherever it is noticed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from math import inf, nan
-from typing import SupportsFloat, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,12 +24,6 @@ MAX_IDS = 10_000
 MAX_MEDIA_BYTES = 60 * 1024 * 1024
 """Largest picture or sound file that a query, or an item sent to a server, may be: what fits
 into the largest message that a server takes, with room for its metadata."""
-RELEVANCE_LEVELS = {"strict": 0.01, "usual": 0.05, "loose": 0.2}
-"""False-alarm rates with a name: the share of queries about something else that get any hit."""
-LOWEST_RATE, HIGHEST_RATE = 0.001, 0.5
-"""Range of the false-alarm rate. Below, the fitted law would be stretched too far; above, hardly
-anything is left out."""
-
 _Choice = TypeVar("_Choice", bound=str)
 
 
@@ -84,41 +76,6 @@ def check_choice(value: object, choices: Sequence[_Choice], field: str) -> _Choi
     raise QueryError(f"{field} must be {listed}, not {value!r}", field=field)
 
 
-def check_within(within: object) -> float:
-    """The distance, if it is a finite number, 0 or more; else a `QueryError`."""
-    distance = _number(within)
-    if not 0 <= distance < inf:
-        raise QueryError(
-            f"within must be a distance in bits, 0 or more, not {within!r}", field="within"
-        )
-    return distance + 0.0  # -0.0 becomes 0.0
-
-
-def check_recall(recall: object) -> float:
-    """The share of the true nearest that is wanted, above 0 and at most 1; else a `QueryError`."""
-    share = _number(recall)
-    if not 0 < share <= 1:
-        raise QueryError(
-            f"recall must be above 0 and at most 1 (exact), not {recall!r}", field="recall"
-        )
-    return share
-
-
-def check_relevance(relevance: object) -> float:
-    """The false-alarm rate of a level of relevance, or of a rate itself; else a `QueryError`."""
-    if isinstance(relevance, str) and relevance in RELEVANCE_LEVELS:
-        return RELEVANCE_LEVELS[relevance]
-    rate = nan if isinstance(relevance, str) else _number(relevance)
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise QueryError(
-            f"relevance must be {', '.join(RELEVANCE_LEVELS)}, or a share from {LOWEST_RATE} to "
-            f"{HIGHEST_RATE} of queries about something else that may get an answer, "
-            f"not {relevance!r}",
-            field="relevance",
-        )
-    return rate
-
-
 def check_where(where: object, most: int = MAX_WHERE_CHARS) -> str | None:
     """A condition or None; `QueryError` for what is no text, `FilterError` for one too long."""
     if where is None:
@@ -163,11 +120,3 @@ def check_ids(ids: Sequence[object]) -> list[str]:
             field="ids",
         )
     return checked
-
-
-def _number(value: object) -> float:
-    """A number as a float; NaN for what is none."""
-    if isinstance(value, SupportsFloat) and not isinstance(value, bool | np.bool_ | str):
-        with suppress(ValueError, TypeError, OverflowError):
-            return float(value)
-    return nan

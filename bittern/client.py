@@ -20,6 +20,7 @@ from bittern.errors import (
     PreconditionError,
     ServiceUnavailableError,
 )
+from bittern.query import Query
 from bittern.service.grpc import messages
 from bittern.service.grpc.status import from_rpc_error
 from bittern.service.limits import check_item
@@ -35,7 +36,6 @@ from bittern.types import (
     Observation,
     OnDuplicate,
     Page,
-    Query,
     SearchResult,
 )
 from bittern.v1 import archive_service_pb2 as pb

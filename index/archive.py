@@ -36,6 +36,7 @@ from bittern.index.snapshots import SnapshotInfo, Snapshots
 from bittern.index.state import ArchiveState
 from bittern.index.store import Store
 from bittern.index.writer import Writer
+from bittern.query import SearchOptions, check_options
 from bittern.types import (
     AddResult,
     ArchiveStats,
@@ -45,8 +46,6 @@ from bittern.types import (
     Observation,
     OnDuplicate,
     Page,
-    SearchOptions,
-    check_options,
 )
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from bittern.index.generation_files import IndexFiles
 from bittern.index.models import ModelRecord
 from bittern.index.opening import newest_state
 from bittern.index.store import Store
-from bittern.types import SearchOptions
+from bittern.query import SearchOptions
 
 
 class ArchiveState:

@@ -1,7 +1,7 @@
 """Limits of a server, deadlines of its calls, and the check of media items.
 
 Limits that are the same for every archive (text, conditions, pages, ids) are in `bittern.checks`
-and `bittern.types.Query`.
+and `bittern.query.Query`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from bittern.checks import MAX_MEDIA_BYTES, check_string
 from bittern.errors import DeadlineExceededError, InvalidInputError, MediaTooLargeError
-from bittern.types import MediaItem, Query
+from bittern.query import Query
+from bittern.types import MediaItem
 
 MIB = 1024 * 1024
 

@@ -16,6 +16,7 @@ LEAVES = (
     "bittern.checks",
     "bittern.errors",
     "bittern.files",
+    "bittern.query",
     "bittern.result_table",
     "bittern.text",
     "bittern.types",

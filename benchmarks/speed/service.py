@@ -20,13 +20,13 @@ from bittern.benchmarks.speed.harness import Options, Report, Rounds, Table, int
 from bittern.benchmarks.speed.models import load_embedder
 from bittern.client import RemoteArchive, connect
 from bittern.index.archive import Archive
+from bittern.query import Query
 from bittern.service.grpc.server import serve
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
 from bittern.service.limits import ServiceConfig
 from bittern.service.local.archive import LocalArchive
 from bittern.service.sources import read_source
-from bittern.types import Query
 
 WORDS = "a giraffe in the savanna"
 K = 10

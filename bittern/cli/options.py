@@ -15,8 +15,8 @@ import typer
 
 if TYPE_CHECKING:
     from bittern.api import ArchiveAPI
+    from bittern.query import SearchOptions
     from bittern.service.sources import SourceOptions
-    from bittern.types import SearchOptions
 
 _ADDRESS = re.compile(r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):\d{1,5}$")
 _Function = TypeVar("_Function", bound=Callable[..., None])

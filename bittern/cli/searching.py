@@ -127,13 +127,12 @@ def search(
     Example: bittern search my-archive "an owl" -k 200 --output owls.geojson
     """
     from bittern import LocalArchive
-    from bittern.types import Query, SearchOptions
+    from bittern.query import Query, SearchOptions
 
     if output is not None or format_ is not None:
         _check_output(output, format_)
     with _errors_as_typed(query):
-        given = query.arguments(words)
-        Query(**given)  # refuses wrong values before the archive is opened
+        checked = Query(**query.arguments(words))  # before the archive is opened
     # A folder is opened for this one search: it uses an index that is stored, and builds none.
     once = SearchOptions(recall=1.0 if query.recall is None else query.recall, build=False)
     with opened_archive(archive, name, snapshot, once) as opened:
@@ -143,7 +142,7 @@ def search(
         # Judging relevance codes some reference texts first: seconds, in this process.
         judging = local and query.relevance is not None
         with working("judging relevance") if judging else nullcontext(), _errors_as_typed(query):
-            result = opened.search(**given)
+            result = opened.answer(checked)
         if local and query.relevance is None and query.recall is not None and query.recall < 1:
             _hint_at_an_index(opened, archive, result)
         if output is not None:

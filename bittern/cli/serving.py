@@ -63,12 +63,12 @@ def serve(
     import logging
 
     from bittern.errors import InvalidInputError, QueryError
+    from bittern.query import SearchOptions
     from bittern.service.grpc.server import parse_listen
     from bittern.service.grpc.server import serve as start
     from bittern.service.jobs.serving import AllowedFolders, Jobs
     from bittern.service.limits import ServiceConfig
     from bittern.service.local.archive import LocalArchive
-    from bittern.types import SearchOptions
 
     logging.getLogger("bittern.service").setLevel(logging.WARNING if quiet else logging.INFO)
     try:

@@ -27,7 +27,8 @@ from bittern.index.engines.inverted_lists import InvertedLists
 from bittern.index.engines.ivf import Coverage, IvfEngine
 from bittern.index.engines.search_engine import SearchEngine
 from bittern.index.engines.threads import usable_cores
-from bittern.types import EngineStats, SearchOptions
+from bittern.query import SearchOptions
+from bittern.types import EngineStats
 
 APPROXIMATE_FROM = 200_000
 """Fewer rows are always searched exactly: it takes no longer."""

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from bittern.checks import HIGHEST_RATE, LOWEST_RATE, check_page_size
+from bittern.checks import check_page_size
 from bittern.errors import MetadataError, QueryError
+from bittern.query import HIGHEST_RATE, LOWEST_RATE, QUERY_KINDS, Query
 from bittern.types import (
-    QUERY_KINDS,
     AddResult,
     AddStatus,
     ArchiveStats,
@@ -29,7 +29,6 @@ from bittern.types import (
     ModelStats,
     Observation,
     OnDuplicate,
-    Query,
     SearchResult,
 )
 from bittern.v1 import archive_service_pb2 as pb

@@ -16,6 +16,7 @@ from bittern.errors import (
     QueryError,
     ServiceUnavailableError,
 )
+from bittern.query import Query
 from bittern.service.export.files import file_chunks
 from bittern.service.export.rows import rows_of_hits
 from bittern.service.export.writers import writer_of
@@ -23,7 +24,6 @@ from bittern.service.grpc import messages
 from bittern.service.grpc.add_stream import answer_add
 from bittern.service.grpc.status import rpc_context
 from bittern.service.limits import ServiceConfig, check_query_media
-from bittern.types import Query
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 

@@ -20,6 +20,7 @@ from bittern.errors import ObservationNotFoundError, PreconditionError, QueryErr
 from bittern.hashing.codes import check_codes, pack
 from bittern.index.archive import Archive
 from bittern.index.snapshots import SnapshotInfo
+from bittern.query import Query, SearchOptions
 from bittern.service.export.files import check_export, file_chunks, write_file
 from bittern.service.export.folder import media_of_hits, media_of_observations, write_folder
 from bittern.service.export.rows import ExportRows, metadata_types, rows_of_archive, rows_of_hits
@@ -43,8 +44,6 @@ from bittern.types import (
     Observation,
     OnDuplicate,
     Page,
-    Query,
-    SearchOptions,
     SearchResult,
 )
 

@@ -21,9 +21,10 @@ from bittern.index.archive import Archive
 from bittern.index.engines.queries import Queries
 from bittern.index.observation import Answer
 from bittern.index.relevance import Background, sample_positions
+from bittern.query import Query
 from bittern.service.limits import Deadline
 from bittern.service.models.model import Model
-from bittern.types import Hit, Metric, Query
+from bittern.types import Hit, Metric
 
 _TEXTS_AT_ONCE = 32
 _Key = tuple[str, Modality, Metric]

@@ -14,10 +14,11 @@ from typing import NoReturn
 
 from bittern.encoders.prompts import AUDIO_TEMPLATES, IMAGE_TEMPLATES, Names, captions
 from bittern.errors import InvalidInputError, ManifestError, QueryError
+from bittern.query import MAX_TEXT_CHARS
 from bittern.service.sources import Source, read_source
 from bittern.service.sources.headings import column_names
 from bittern.service.training.examples import Example, Examples, Skipped
-from bittern.types import MAX_TEXT_CHARS, AddResult, MediaItem
+from bittern.types import AddResult, MediaItem
 
 MAX_CAPTION_CHARS = MAX_TEXT_CHARS
 """Longest caption; as long as a text query may be."""

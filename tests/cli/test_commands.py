@@ -12,7 +12,7 @@ from bittern.cli.app import RENAMED
 from bittern.cli.output import byte_size
 from bittern.cli.serving import byte_count, warn_without_gpu
 from bittern.index.archive import Archive
-from bittern.types import SearchOptions
+from bittern.query import SearchOptions
 from tests.cli.conftest import SAMPLE, Run
 
 KEYS = {"model", "target", "metric", "took_ms", "hits", "engine", "exact", "cutoff", "nearest"}

@@ -23,6 +23,7 @@ from bittern.errors import (
 )
 from bittern.hashing.saved_model import ADAPTER_FILE, CARD_FILE, SavedModel
 from bittern.index.archive import Archive
+from bittern.query import Query
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.encoding import encode_source
 from bittern.service.jobs.indexing import index_source
@@ -31,7 +32,7 @@ from bittern.service.local.archive import LocalArchive
 from bittern.service.models.model import Embedders, catalogue_encoder
 from bittern.service.models.saved import load_saved
 from bittern.service.sources import read_source
-from bittern.types import AddStatus, Query
+from bittern.types import AddStatus
 from tests.encoders.tiny import clap_entry, openclip_entry
 from tests.engine.assembled import (
     BOTH,

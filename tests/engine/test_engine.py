@@ -18,9 +18,10 @@ from bittern.errors import (
     UnsupportedModalityError,
 )
 from bittern.hashing.codes import pack
+from bittern.query import Query, SearchOptions
 from bittern.service.limits import Deadline
 from bittern.service.local.archive import LocalArchive
-from bittern.types import AddStatus, MediaItem, Query, SearchOptions
+from bittern.types import AddStatus, MediaItem
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, picture, sound
 

@@ -17,11 +17,12 @@ from bittern.errors import DeadlineExceededError, UnsupportedModalityError
 from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
+from bittern.query import Query, SearchOptions
 from bittern.service.grpc.server import serve
 from bittern.service.limits import Deadline, ServiceConfig
 from bittern.service.local.archive import LocalArchive
 from bittern.service.local.relevance import REFERENCE_TEXTS
-from bittern.types import MediaItem, Query, SearchOptions
+from bittern.types import MediaItem
 from tests.engine.conftest import toy_model
 from tests.engine.toy import COLOURS, DIM, ToyEncoder, picture
 

@@ -19,6 +19,7 @@ from bittern.hashing.hashers import Hasher, HybridHasher, LinearHasher
 from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training import loop
 from bittern.index.archive import Archive
+from bittern.query import Query
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
 from bittern.service.local.archive import LocalArchive
@@ -29,7 +30,7 @@ from bittern.service.training.embedded_examples import MOST_WINDOWS
 from bittern.service.training.output_folder import OutFolder
 from bittern.service.training.request import TrainingReport, TrainingRequest, gather
 from bittern.service.training.train import train_model
-from bittern.types import AddStatus, Query
+from bittern.types import AddStatus
 from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
 
 SMALL = {

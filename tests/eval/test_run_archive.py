@@ -18,8 +18,9 @@ from bittern.benchmarks.eval.systems.base import Training
 from bittern.benchmarks.eval.tasks import Protocol
 from bittern.errors import InvalidInputError
 from bittern.index.archive import Archive
+from bittern.query import Query
 from bittern.service.local.archive import LocalArchive
-from bittern.types import MediaItem, Query
+from bittern.types import MediaItem
 from tests.engine.toy import ToyEncoder, picture
 from tests.eval.test_suite_custom import data, with_archive
 from tests.eval.toy_runs import Quiet

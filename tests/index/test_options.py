@@ -9,7 +9,7 @@ import pytest
 import bittern
 from bittern.errors import QueryError
 from bittern.index.archive import Archive
-from bittern.types import SearchOptions
+from bittern.query import SearchOptions
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bittern.checks import HIGHEST_RATE, LOWEST_RATE, check_relevance
 from bittern.errors import CodeError, QueryError
 from bittern.hashing.codes import asymmetric_distance, hamming_distance, pack, probabilities, unpack
 from bittern.index.relevance import (
@@ -19,6 +18,7 @@ from bittern.index.relevance import (
     sample_positions,
     similarities,
 )
+from bittern.query import HIGHEST_RATE, LOWEST_RATE, check_relevance
 
 BITS = 64
 RATES = st.floats(LOWEST_RATE, HIGHEST_RATE)

@@ -18,7 +18,7 @@ from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.inverted_lists import InvertedLists
 from bittern.index.engines.ivf import IvfEngine
 from bittern.index.engines.queries import Queries
-from bittern.types import SearchOptions
+from bittern.query import SearchOptions
 from tests.search.test_ivf import clustered
 
 

@@ -14,6 +14,7 @@ from bittern.errors import (
     UnreadableMediaError,
     UnsupportedModalityError,
 )
+from bittern.query import Query
 from bittern.service.export.rows import ExportRows, rows_of_observations
 from bittern.service.limits import Deadline
 from bittern.service.local.archive import LocalArchive
@@ -30,7 +31,6 @@ from bittern.types import (
     Observation,
     OnDuplicate,
     Page,
-    Query,
     SearchResult,
 )
 

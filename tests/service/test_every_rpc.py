@@ -9,7 +9,8 @@ import pytest
 
 from bittern.client import RemoteArchive
 from bittern.errors import ObservationNotFoundError, PreconditionError
-from bittern.types import AddStatus, MediaItem, Query
+from bittern.query import Query
+from bittern.types import AddStatus, MediaItem
 from tests.service.fake_archive import MODEL, FakeArchive, heron
 
 

@@ -15,9 +15,9 @@ from bittern.errors import (
     MediaTooLargeError,
     QueryError,
 )
+from bittern.query import MAX_K
 from bittern.service.grpc.status import from_rpc_error
 from bittern.service.limits import ServiceConfig
-from bittern.types import MAX_K
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from tests.service.fake_archive import FakeArchive

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bittern.errors import MetadataError, QueryError
+from bittern.query import Query
 from bittern.service.grpc import messages
 from bittern.types import (
     AddResult,
@@ -18,7 +19,6 @@ from bittern.types import (
     Hit,
     ModelStats,
     Observation,
-    Query,
     SearchResult,
 )
 from bittern.v1 import archive_service_pb2 as pb

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bittern.errors import BitternError, CodeError, FilterError, QueryError
+from bittern.query import MAX_K, MAX_TEXT_CHARS, Query
 from bittern.service.grpc.status import from_rpc_error
-from bittern.types import MAX_K, MAX_TEXT_CHARS, Query
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from tests.service.fake_archive import FakeArchive

@@ -45,9 +45,10 @@ from bittern.benchmarks.eval.tasks.prompts import VERBATIM, free_queries, prompt
 from bittern.benchmarks.eval.tasks.qrels import PositionsOf, escaped, read_qrels
 from bittern.benchmarks.eval.tasks.splits import leave_out_unanswerable
 from bittern.errors import LayoutError, LimitExceededError
+from bittern.query import MAX_TEXT_CHARS
 from bittern.service.sources.base import modality_of_suffix
 from bittern.text import agreeing, counted
-from bittern.types import MAX_TEXT_CHARS, MediaItem
+from bittern.types import MediaItem
 
 _WINDOW = "#t="
 ARCHIVE = "archive/"

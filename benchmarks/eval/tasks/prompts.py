@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.tasks.task import TEXT, Classes, Protocol, QuerySet, Task
 from bittern.errors import InvalidInputError
+from bittern.query import MAX_TEXT_CHARS
 from bittern.text import agreeing, counted, some_of
-from bittern.types import MAX_TEXT_CHARS, MediaItem
+from bittern.types import MediaItem
 
 IMAGE_PROMPTS = ("a photo of {common}",)
 """Default of suites of photographs."""

@@ -1,0 +1,248 @@
+"""A search, and how an archive searches: checked when they are made.
+
+Every folder may import this module; it imports none of them.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf, nan
+from typing import Literal, SupportsFloat, get_args
+
+import numpy as np
+
+from bittern.checks import (
+    check_choice,
+    check_model,
+    check_string,
+    check_where,
+    check_whole,
+    only_one,
+)
+from bittern.errors import CodeError, QueryError
+from bittern.types import Metric
+
+EngineKind = Literal["auto", "flat", "ivf", "gpu"]
+
+DEFAULT_K = 10
+MAX_K = 10_000
+"""Most hits of one search."""
+MAX_TEXT_CHARS = 2_000
+"""Longest text query, in characters."""
+MAX_THREADS = 1_024
+"""Most threads of one search."""
+QUERY_KINDS = ("text", "image", "audio", "id", "code")
+"""What a query can search with."""
+RELEVANCE_LEVELS = {"strict": 0.01, "usual": 0.05, "loose": 0.2}
+"""False-alarm rates with a name: the share of queries about something else that get any hit."""
+LOWEST_RATE, HIGHEST_RATE = 0.001, 0.5
+"""Range of the false-alarm rate. Below, the fitted law would be stretched too far; above, hardly
+anything is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search, checked when it is made: whoever gets one need not check it again.
+
+    Exactly one of `text`, `image`, `audio`, `id` and `code` is given. To encode without searching,
+    the other attributes keep their defaults.
+
+    Attributes:
+        text: words, in the language of the model.
+        image: bytes of a picture file.
+        audio: bytes of a sound file; the windows of a longer one are averaged.
+        id: an observation of the archive, whose stored code becomes the query.
+        code: bits/8 bytes, made by the same model.
+        target: ``image`` or ``audio``; None means images where the archive has some.
+        k: how many hits, 1 to 10,000.
+        where: SQL condition over the metadata columns.
+        metric: None means asymmetric where the query has logits, else hamming.
+        model: name or digest (or its first 8+ digits); None means, of those with both towers,
+            the one that coded most of the target.
+        within: largest distance of a hit, in bits; None means any. The search is exact unless the
+            query has a `recall`.
+        relevance: show only relevant hits: the share of queries about something else altogether
+            that may get a hit, 0.001 to 0.5; ``strict``, ``usual`` and ``loose`` are made such
+            shares. None means show the nearest, whatever they are. Such a search is exact.
+        recall: share of the true k nearest that has to be found; 1 means exactly these, less
+            lets an approximate engine answer where there is one that is faster. None means what
+            the archive was opened with, which is 1 by default.
+
+    Raises:
+        QueryError: not exactly one query; a value of the wrong type, empty or out of range.
+        CodeError: a code that is not bytes.
+        FilterError: `where` of more than 10,000 characters.
+    """
+
+    text: str | None = None
+    image: bytes | None = None
+    audio: bytes | None = None
+    id: str | None = None
+    code: bytes | None = None
+    target: str | None = None
+    k: int = DEFAULT_K
+    where: str | None = None
+    metric: Metric | None = None
+    model: str | None = None
+    within: float | None = None
+    relevance: str | float | None = None
+    recall: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value, and make its type the plain one."""
+        kind = self.kind
+        checked: dict[str, object] = {
+            kind: _checked_input(kind, getattr(self, kind)),
+            "k": check_whole(self.k, "k", 1, MAX_K),
+            "where": check_where(self.where),
+            "model": check_model(self.model),
+        }
+        if self.target is not None:
+            checked["target"] = check_choice(self.target, ("image", "audio"), "target")
+        if self.metric is not None:
+            checked["metric"] = check_choice(self.metric, get_args(Metric), "metric")
+        if self.within is not None:
+            checked["within"] = check_within(self.within)
+        if self.relevance is not None:
+            checked["relevance"] = check_relevance(self.relevance)
+        if self.recall is not None:
+            checked["recall"] = check_recall(self.recall)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if self.metric == "asymmetric" and kind in ("id", "code"):
+            raise QueryError(
+                f"a query by {kind} has a code and no logits; use the hamming metric",
+                field="metric",
+            )
+
+    @property
+    def kind(self) -> str:
+        """What is searched with: ``text``, ``image``, ``audio``, ``id`` or ``code``."""
+        return only_one({name: getattr(self, name) for name in QUERY_KINDS})
+
+
+def _checked_input(kind: str, value: object) -> str | bytes:
+    """The words, media, id or code of a query."""
+    if kind in ("text", "id"):
+        text = check_string(value, kind)
+        if kind == "text" and not text.strip():
+            raise QueryError("the text is empty; say what to look for", field="text")
+        if kind == "text" and len(text) > MAX_TEXT_CHARS:
+            raise QueryError(
+                f"the text has {len(text)} characters, the limit is {MAX_TEXT_CHARS}; shorten it",
+                field="text",
+                details={"length": str(len(text)), "limit": str(MAX_TEXT_CHARS)},
+            )
+        return text
+    if not isinstance(value, bytes | bytearray | memoryview):
+        error = CodeError if kind == "code" else QueryError
+        raise error(f"{kind} must be bytes, not {type(value).__name__}", field=kind)
+    if not value and kind != "code":
+        raise QueryError(f"the {kind} is empty; give the bytes of a file", field=kind)
+    return bytes(value)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How an archive is searched; decided when it is opened.
+
+    Attributes:
+        engine: ``auto`` takes the fastest for the size and the wanted recall; ``flat`` is always
+            exact; ``ivf`` uses the approximate index also for small archives, where a recall
+            below 1 is wanted; ``gpu`` searches on the graphics card where there is one.
+        recall: share of the true nearest that a search must find unless it says otherwise, above
+            0 to 1; 1 is exact.
+        threads: most threads of one search, 1 to 1,024; None for one per usable core.
+        gpu_memory: most bytes of codes on the graphics card; None for half of its memory.
+        build: whether an approximate index is built in the background when a search first wants
+            one. Without it, only an index that is already stored is used.
+    """
+
+    engine: EngineKind = "auto"
+    recall: float = 1.0
+    threads: int | None = None
+    gpu_memory: int | None = None
+    build: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values; whole numbers of any type become int, and other numbers float.
+
+        Raises:
+            QueryError: one of them is unusable.
+        """
+        if str(self.engine) == "graph":
+            raise QueryError(
+                "the graph engine was removed, since it was never faster: use engine 'ivf'",
+                field="engine",
+            )
+        check_choice(self.engine, get_args(EngineKind), "engine")
+        if not isinstance(self.build, bool):
+            raise QueryError(f"build must be True or False, not {self.build!r}", field="build")
+        checked = {
+            "recall": check_recall(self.recall),
+            "threads": _count(self.threads, "threads", MAX_THREADS),
+            "gpu_memory": _count(self.gpu_memory, "gpu_memory"),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+def check_options(options: object) -> SearchOptions:
+    """Return the options, or the defaults for None; a QueryError for anything else."""
+    if options is None:
+        return SearchOptions()
+    if not isinstance(options, SearchOptions):
+        raise QueryError(
+            "search must be SearchOptions, e.g. bittern.SearchOptions(recall=0.95), "
+            f"not {type(options).__name__}",
+            field="search",
+        )
+    return options
+
+
+def _count(value: object, field: str, most: int | None = None) -> int | None:
+    return None if value is None else check_whole(value, field, 1, most)
+
+
+def check_within(within: object) -> float:
+    """The distance, if it is a finite number, 0 or more; else a `QueryError`."""
+    distance = _number(within)
+    if not 0 <= distance < inf:
+        raise QueryError(
+            f"within must be a distance in bits, 0 or more, not {within!r}", field="within"
+        )
+    return distance + 0.0  # -0.0 becomes 0.0
+
+
+def check_recall(recall: object) -> float:
+    """The share of the true nearest that is wanted, above 0 and at most 1; else a `QueryError`."""
+    share = _number(recall)
+    if not 0 < share <= 1:
+        raise QueryError(
+            f"recall must be above 0 and at most 1 (exact), not {recall!r}", field="recall"
+        )
+    return share
+
+
+def check_relevance(relevance: object) -> float:
+    """The false-alarm rate of a level of relevance, or of a rate itself; else a `QueryError`."""
+    if isinstance(relevance, str) and relevance in RELEVANCE_LEVELS:
+        return RELEVANCE_LEVELS[relevance]
+    rate = nan if isinstance(relevance, str) else _number(relevance)
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise QueryError(
+            f"relevance must be {', '.join(RELEVANCE_LEVELS)}, or a share from {LOWEST_RATE} to "
+            f"{HIGHEST_RATE} of queries about something else that may get an answer, "
+            f"not {relevance!r}",
+            field="relevance",
+        )
+    return rate
+
+
+def _number(value: object) -> float:
+    """A number as a float; NaN for what is none."""
+    if isinstance(value, SupportsFloat) and not isinstance(value, bool | np.bool_ | str):
+        with suppress(ValueError, TypeError, OverflowError):
+            return float(value)
+    return nan
