@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bittern.benchmarks import machine
-from bittern.benchmarks.speed.harness import SAMPLE, Options, Report, show
+from bittern.benchmarks.speed.harness import SAMPLE, Options, Report, show, to_json
 from bittern.errors import BitternError, CodeError
 
 PARTS = {
@@ -48,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
                 "values": report.values,
             }
             if file:
-                file.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
+                text = json.dumps(written, indent=1, ensure_ascii=False, default=to_json)
+                file.write_text(text + "\n")
     except (BitternError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -7,7 +7,7 @@ search only finds the nearest codes. Both take turns with the same queries in on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -18,7 +18,15 @@ from bittern.benchmarks.eval.ranking import Limits, Searched, Settings, rank
 from bittern.benchmarks.eval.systems.base import Metric
 from bittern.benchmarks.eval.tasks import Relevance
 from bittern.benchmarks.speed.codes import SPECIES_APART, SPECIES_PER_GENUS, flips, soft
-from bittern.benchmarks.speed.harness import Options, Report, Rounds, Table, say, seconds_of
+from bittern.benchmarks.speed.harness import (
+    Cell,
+    Options,
+    Report,
+    Rounds,
+    Table,
+    say,
+    seconds_of,
+)
 from bittern.benchmarks.speed.process import MIB, peak_memory
 from bittern.hashing.codes import pack
 from bittern.index.engines.blocks import CodeBlocks
@@ -151,90 +159,82 @@ def measure_evaluation(size: Size) -> Report:
     """Measure at one size."""
     say(f"{size.rows:,} codes of {size.bits} bits, {size.queries:,} queries")
     species = Species.drawn(size)
-    measured = {metric: _measured(species, size, metric) for metric in METRICS}
-    names = ", ".join(_names(size))
+    names = [name.format(k=size.depth) for name in MEASURES]
+    report = Report(
+        "evaluation",
+        f"{size.queries:,} queries, {size.rows:,} codes of {size.bits} bits, depth {size.depth}, "
+        f"{size.rounds} rounds",
+    )
+    lines: list[list[Cell]] = []
+    measured: dict[str, Any] = {}
+    for metric in METRICS:
+        values: dict[str, float] = {}
+        contestants = {
+            "search": _bare_search(species, size, metric),
+            "evaluation": _evaluation(species, size, metric, names, values),
+        }
+        rounds, grown = _in_turns(contestants, size.rounds, str(metric))
+        times = [rounds.time(name, 1e3 / size.queries) for name in contestants]
+        ratio = rounds.ratio("evaluation", "search")
+        lines.append([metric, *times, ratio, *(grown[name] / MIB for name in contestants)])
+        measured[metric] = {"seconds": rounds, "bytes": grown, "values": values}
+    formats = {"search ms/query": ".3f", "evaluation ms/query": ".3f", "ratio": ".2f"}
     table = Table(
         "evaluation beside the bare search",
-        ("", "search ms/query", "evaluation ms/query", "ratio", "search MiB", "evaluation MiB"),
-        [[metric, *_cells(*one, size)] for metric, one in measured.items()],
+        {"": "", **formats, "search MiB": ",.0f", "evaluation MiB": ",.0f"},
+        lines,
         [
-            f"evaluation: {names}, each under {len(get_args(Tie))} rules for ties",
+            f"evaluation: {', '.join(names)}, each under {len(get_args(Tie))} rules for ties",
             "search: the same engine and batches, without ranking and measures",
             "MiB: largest growth of the process, without codes, queries and relevance, but with "
             "the evaluation's copy of the codes",
         ],
     )
-    values = {
-        metric: {
-            "seconds": rounds.to_json(),
-            "ratio": rounds.ratio("evaluation", "search").to_json(),
-            "bytes": grown,
-            "values": found,
-        }
-        for metric, (rounds, grown, found) in measured.items()
-    }
-    return Report(
-        "evaluation",
-        f"{size.queries:,} queries, {size.rows:,} codes of {size.bits} bits, depth {size.depth}, "
-        f"{size.rounds} rounds",
-        [table],
-        {"size": asdict(size), "metrics": values},
-    )
+    report.add("evaluation", table, **measured)
+    return report
 
 
-_Measured = tuple[Rounds, dict[str, int], dict[str, float]]
-"""Seconds of both, largest growth of the process in bytes, and the measures."""
-
-
-def _measured(species: Species, size: Size, metric: Metric) -> _Measured:
-    fitted, limits = Logits(size.bits), Limits()
+def _bare_search(species: Species, size: Size, metric: Metric) -> Callable[[], None]:
+    fitted, batch = Logits(size.bits), Limits().batch
     blocks = CodeBlocks.of(np.arange(size.rows, dtype=np.int64), species.codes)
     engine = FlatEngine(blocks)
     engine.search(fitted.encode_queries(species.logits[:64], metric), size.depth)
-    values: dict[str, float] = {}
 
-    def search() -> float:
-        def all_batches() -> None:
-            for first in range(0, size.queries, limits.batch):
-                queries = fitted.encode_queries(
-                    species.logits[first : first + limits.batch], metric
-                )
-                engine.search(queries, size.depth)
+    def search() -> None:
+        for first in range(0, size.queries, batch):
+            queries = fitted.encode_queries(species.logits[first : first + batch], metric)
+            engine.search(queries, size.depth)
 
-        return seconds_of(all_batches)
+    return search
 
-    def evaluation() -> float:
-        searched = Searched(CodeRows(species.codes), species.relevance)
-        settings = Settings(depth=size.depth, keep=10, limits=limits)
 
-        def ranks_and_measures() -> None:
-            ranking = rank(fitted, species.logits, metric, searched, settings)
-            for name in _names(size):
-                for tie in get_args(Tie):
-                    values[f"{name} {tie}"] = float(measure(name).of(ranking.ranks, tie).mean())
+def _evaluation(
+    species: Species, size: Size, metric: Metric, names: Sequence[str], values: dict[str, float]
+) -> Callable[[], None]:
+    """Ranks and measures; their means are put into `values`."""
+    searched = Searched(CodeRows(species.codes), species.relevance)
+    settings = Settings(depth=size.depth, keep=10)
 
-        return seconds_of(ranks_and_measures)
+    def evaluation() -> None:
+        ranking = rank(Logits(size.bits), species.logits, metric, searched, settings)
+        for name in names:
+            for tie in get_args(Tie):
+                values[f"{name} {tie}"] = float(measure(name).of(ranking.ranks, tie).mean())
 
-    seconds: dict[str, list[float]] = {"search": [], "evaluation": []}
-    grown = {"search": 0, "evaluation": 0}
-    contestants: dict[str, Callable[[], float]] = {"search": search, "evaluation": evaluation}
-    for turn in range(size.rounds):
+    return evaluation
+
+
+def _in_turns(
+    contestants: dict[str, Callable[[], None]], rounds: int, what: str
+) -> tuple[Rounds, dict[str, int]]:
+    """Seconds of each, and the largest growth of the process in bytes."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    grown = dict.fromkeys(contestants, 0)
+    for turn in range(rounds):
         for name, contestant in contestants.items():
-            say(f"{metric}, round {turn + 1}: {name}")
+            say(f"{what}, round {turn + 1}: {name}")
             release_memory()
             with peak_memory() as peak:
-                seconds[name].append(contestant())
+                seconds[name].append(seconds_of(contestant))
             grown[name] = max(grown[name], peak.growth)
-    return Rounds({name: np.array(times) for name, times in seconds.items()}), grown, values
-
-
-def _cells(rounds: Rounds, grown: dict[str, int], _: object, size: Size) -> list[str]:
-    return [
-        *(rounds.time(name, 1e3 / size.queries).text(".3f") for name in grown),
-        rounds.ratio("evaluation", "search").text(),
-        *(f"{most / MIB:,.0f}" for most in grown.values()),
-    ]
-
-
-def _names(size: Size) -> list[str]:
-    return [name.format(k=size.depth) for name in MEASURES]
+    return Rounds({name: np.array(times) for name, times in seconds.items()}), grown

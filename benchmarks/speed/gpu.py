@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bittern.benchmarks.speed.codes import METRICS, Collection, clustered
 from bittern.benchmarks.speed.harness import (
-    Contestants,
+    Cell,
     Options,
     Report,
-    Rounds,
     Table,
     interleaved,
     say,
@@ -29,6 +27,7 @@ from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.device_memory import DeviceMemory, available_device
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.gpu import DeviceScan, GpuEngine
+from bittern.index.engines.queries import Queries
 
 ROWS = (1_000_000, 10_000_000)
 BITS = (64, 256)
@@ -36,8 +35,6 @@ BATCHES = (1, 8, 64, 512)
 K = 100
 _ROUNDS = 7
 _CHECKED = 8
-FaissSearch = Callable[[NDArray[np.uint8]], object]
-_HEADS = ("", "ms per batch", "queries/s", "codes/s", "of memory", "of matrices")
 
 
 @dataclass(frozen=True)
@@ -85,13 +82,12 @@ def measure_gpu(
         "gpu",
         f"{card.name}: copies {card.bytes_per_s / 1e9:,.0f} GB/s, multiplies "
         f"{card.operations_per_s / 1e12:,.1f} TFLOP/s (float32); the {K} nearest",
-        values={"card": vars(card), "k": K},
+        values={"card": card},
     )
     for rows in sizes:
         for length in bits:
             say(f"{rows:,} codes of {length} bits")
-            codes = clustered(rows, length, max(batches))
-            report.add("sizes", *_measured(codes, device, card, batches, rounds))
+            _measure(clustered(rows, length, max(batches)), device, card, batches, rounds, report)
     return report
 
 
@@ -104,89 +100,78 @@ def best_of(device: str) -> Card:
     much = torch.ones((1 << 26) if is_card else (1 << 22), device=chosen)
     side = 8_192 if is_card else 512
     square = torch.ones((side, side), device=chosen)
-    copy = _seconds(much.clone, chosen)
-    product = _seconds(lambda: square @ square, chosen)
+
+    def seconds(work: Callable[[], object]) -> float:
+        def finished() -> None:
+            work()
+            if is_card:
+                torch.cuda.synchronize(chosen)
+
+        return float(np.median([seconds_of(finished) for _ in range(10)]))
+
     return Card(
         torch.cuda.get_device_name(chosen) if is_card else device,
-        2 * much.numel() * 4 / copy,
-        2 * side**3 / product,
+        2 * much.numel() * 4 / seconds(much.clone),
+        2 * side**3 / seconds(lambda: square @ square),
     )
 
 
-def _seconds(work: Callable[[], object], device: Any, times: int = 10) -> float:
-    import torch
-
-    def finished() -> None:
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    return float(np.median([seconds_of(finished) for _ in range(times)]))
-
-
-def _measured(
-    codes: Collection, device: str, card: Card, batches: Sequence[int], rounds: int
-) -> tuple[Table, dict[str, Any]]:
+def _measure(
+    codes: Collection,
+    device: str,
+    card: Card,
+    batches: Sequence[int],
+    rounds: int,
+    report: Report,
+) -> None:
     blocks = CodeBlocks.of(codes.rows, codes.codes)
-    memory = DeviceMemory(device, max(codes.codes.nbytes, 1))
-    engine = GpuEngine(blocks, memory=memory)
-    right = _is_right(codes, engine, FlatEngine(blocks))
+    engine = GpuEngine(blocks, memory=DeviceMemory(device, max(codes.codes.nbytes, 1)))
+    right = _count_right(codes, engine, FlatEngine(blocks))
     faiss_search = _faiss_search(codes, device)
-    cells: list[list[str]] = []
-    raw: dict[str, Any] = {}
+    lines: list[list[Cell]] = []
+    seconds = {}
     for batch in batches:
-        contestants = _contestants(codes, engine, batch, faiss_search)
-        timed = interleaved(contestants, rounds=rounds)
-        cells += [[f"{batch} queries"], *_cells(timed, codes, batch, card), []]
-        raw[str(batch)] = timed.to_json()
+        contestants = _contestants(codes, engine, batch)
+        if faiss_search is not None:
+            hard = codes.queries("hamming", batch)
+            contestants["hamming, Faiss"] = lambda hard=hard: faiss_search(hard)  # type: ignore[misc]
+        seconds[batch] = timed = interleaved(contestants, rounds=rounds)
+        compared = batch * len(codes.codes)
+        lines.append([f"{batch} queries"])
+        for name, times in timed.seconds.items():
+            took = float(np.median(times))
+            read = codes.codes.nbytes / took / card.bytes_per_s
+            multiplied = 2 * compared * codes.bits / took / card.operations_per_s
+            rates = [batch / took, compared / took / 1e9, read, multiplied]
+            lines.append([f"  {name}", timed.time(name, 1e3), *rates])
+    formats = {"ms per batch": ".2f", "queries/s": ",.0f", "10⁹ codes/s": ",.2f"}
     table = Table(
         f"{len(codes.codes):,} codes of {codes.bits} bits",
-        _HEADS,
-        [row + [""] * (len(_HEADS) - len(row)) if row else row for row in cells[:-1]],
+        {"": "", **formats, "of memory": ".1%", "of matrices": ".1%"},
+        lines,
         [
             f"{right} of {2 * min(_CHECKED, len(codes.logits))} results equal the CPU's bit "
             + ("for bit" if faiss_search else "for bit; Faiss finds no GPU"),
             "of memory, of matrices: share of the peak, as if codes were only read or multiplied",
         ],
     )
-    return table, {"rows": len(codes.codes), "bits": codes.bits, "right": right, "seconds": raw}
+    report.add("sizes", table, right=right, seconds=seconds)
 
 
 def _contestants(
-    codes: Collection, engine: GpuEngine, batch: int, faiss_search: FaissSearch | None
-) -> Contestants:
+    codes: Collection, engine: GpuEngine, batch: int
+) -> dict[str, Callable[[], object]]:
     soft, hard = codes.queries("asymmetric", batch), codes.queries("hamming", batch)
     scan = DeviceScan(engine.memory)
     blocks = engine.blocks.selection().blocks
-    contestants: dict[str, Callable[[], object]] = {
+    return {
         "asymmetric": lambda: engine.search(soft, K),
         "asymmetric, candidates only": lambda: [scan(one, soft, 3 * K, True) for one in blocks],
         "hamming": lambda: engine.search(hard, K),
     }
-    if faiss_search is not None:
-        contestants["hamming, Faiss"] = lambda: faiss_search(hard.codes)
-    return contestants
 
 
-def _cells(timed: Rounds, codes: Collection, batch: int, card: Card) -> list[list[str]]:
-    rows = []
-    for name, seconds in timed.seconds.items():
-        took = float(np.median(seconds))
-        compared = batch * len(codes.codes)
-        rows.append(
-            [
-                f"  {name}",
-                timed.time(name, 1e3).text(),
-                f"{batch / took:,.0f}",
-                f"{compared / took / 1e9:,.2f} G",
-                f"{codes.codes.nbytes / took / card.bytes_per_s:.1%}",
-                f"{2 * compared * codes.bits / took / card.operations_per_s:.1%}",
-            ]
-        )
-    return rows
-
-
-def _is_right(codes: Collection, engine: GpuEngine, flat: FlatEngine) -> int:
+def _count_right(codes: Collection, engine: GpuEngine, flat: FlatEngine) -> int:
     """How many of the first results equal the CPU's in rows, order and distances."""
     right = 0
     for metric in METRICS:
@@ -199,7 +184,7 @@ def _is_right(codes: Collection, engine: GpuEngine, flat: FlatEngine) -> int:
     return right
 
 
-def _faiss_search(collection: Collection, device: str) -> FaissSearch | None:
+def _faiss_search(collection: Collection, device: str) -> Callable[[Queries], object] | None:
     """Search by Faiss's exact binary index on the same GPU; None if Faiss finds none."""
     import faiss
 
@@ -209,8 +194,8 @@ def _faiss_search(collection: Collection, device: str) -> FaissSearch | None:
     index: Any = faiss.GpuIndexBinaryFlat(resources, collection.bits)
     index.add(collection.codes)
 
-    def search(codes: NDArray[np.uint8]) -> object:
+    def search(queries: Queries) -> object:
         # Keep a reference to the resources: the index has none.
-        return index.search(codes, K), resources
+        return index.search(queries.codes, K), resources
 
     return search

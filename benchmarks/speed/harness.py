@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,13 +93,10 @@ class Spread:
         low, median, high = np.percentile(values, [25, 50, 75])
         return cls(float(median), float(low), float(high))
 
-    def text(self, form: str = ".2f") -> str:
-        """``median (low-high)``."""
+    def __format__(self, form: str) -> str:
+        """``median (low-high)``, each in the format `form`."""
+        form = form or ".2f"
         return f"{self.median:{form}} ({self.low:{form}}-{self.high:{form}})"
-
-    def to_json(self) -> dict[str, float]:
-        """As JSON values."""
-        return {"median": self.median, "quartile1": self.low, "quartile3": self.high}
 
 
 @dataclass(frozen=True)
@@ -119,10 +116,6 @@ class Rounds:
     def ratio(self, name: str, to: str) -> Spread:
         """Its time divided by that of `to`, round by round."""
         return Spread.of(self.seconds[name] / self.seconds[to])
-
-    def to_json(self) -> dict[str, Any]:
-        """All times, in seconds."""
-        return {name: [float(s) for s in times] for name, times in self.seconds.items()}
 
 
 def interleaved(contestants: Contestants, *, rounds: int, warmup: int = 1) -> Rounds:
@@ -151,6 +144,43 @@ def seconds_of(work: Callable[[], object]) -> float:
     return perf_counter() - begun
 
 
+Cell = str | float | Spread | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers under a title; printed, and written to the JSON file.
+
+    Attributes:
+        title: what is measured.
+        columns: format of the numbers of each column, by its heading.
+        rows: numbers, texts, and None for an empty cell; an empty row draws a line.
+        notes: explanations below the table.
+    """
+
+    title: str
+    columns: Mapping[str, str]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
+
+    def cells(self) -> Iterator[list[str]]:
+        """The rows as they are printed."""
+        for row in self.rows:
+            pairs = zip(row, self.columns.values(), strict=False)
+            yield [_printed(cell, form) for cell, form in pairs]
+
+    def to_json(self) -> dict[str, Any]:
+        """Title and rows, by heading and to the last digit."""
+        rows = [dict(zip(self.columns, row, strict=False)) for row in self.rows if row]
+        return {"title": self.title, "rows": rows}
+
+
+def _printed(cell: Cell, form: str) -> str:
+    if cell is None or isinstance(cell, str):
+        return cell or ""
+    return format(cell, form)
+
+
 @dataclass(frozen=True)
 class Ratio:
     """One row of a table of ratios.
@@ -158,55 +188,20 @@ class Ratio:
     Attributes:
         what: the measured quantity.
         against: the quantity that it is divided by.
-        value: the ratio, over the rounds.
-        target: None for no target.
-        at_least: whether the target is a lower limit.
+        value: the ratio, over the rounds; a number where it was measured once.
+        target: such as ``<= 1.2``; empty for no target.
     """
 
     what: str
     against: str
-    value: Spread
-    target: float | None = None
-    at_least: bool = False
-
-    @classmethod
-    def once(cls, what: str, against: str, value: float, target: float | None = None) -> Ratio:
-        """A ratio that was measured once."""
-        return cls(what, against, Spread(value, value, value), target)
-
-    def cells(self) -> list[str]:
-        """Cells of the table."""
-        target = ""
-        if self.target is not None:
-            target = f"{'>=' if self.at_least else '<='} {self.target:g}"
-        return [self.what, self.against, self.value.text(), target]
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self) | {"value": self.value.to_json()}
+    value: Spread | float
+    target: str = ""
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells under a title; an empty row draws a line.
-
-    Attributes:
-        title: what is measured.
-        columns: their heads; the first is left-justified, the others right.
-        rows: formatted cells.
-        notes: explanations below the table.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-
-    @classmethod
-    def of_ratios(cls, title: str, ratios: Sequence[Ratio], notes: Sequence[str] = ()) -> Table:
-        """One row per ratio."""
-        heads = ("", "against", "ratio", "target")
-        return cls(title, heads, [ratio.cells() for ratio in ratios], notes)
+def ratio_table(title: str, ratios: Sequence[Ratio], notes: Sequence[str] = ()) -> Table:
+    """One row per ratio."""
+    columns = {"": "", "against": "", "ratio": ".2f", "target": ""}
+    return Table(title, columns, [[r.what, r.against, r.value, r.target] for r in ratios], notes)
 
 
 @dataclass
@@ -217,7 +212,7 @@ class Report:
         part: its name on the command line.
         size: the size of the problem, in a sentence.
         tables: to print.
-        values: JSON values.
+        values: for the JSON file: per measured table, what `add` was given.
         targets: ratios with a target, each with its collection.
     """
 
@@ -227,40 +222,53 @@ class Report:
     values: dict[str, Any] = field(default_factory=dict)
     targets: list[tuple[str, Ratio]] = field(default_factory=list)
 
-    def add(self, name: str, table: Table | Sequence[Table], value: Any) -> None:
-        """Add a table, and its numbers to the list of that name."""
-        self.tables += [table] if isinstance(table, Table) else table
-        self.values.setdefault(name, []).append(value)
+    def add(self, name: str, *tables: Table, **values: Any) -> None:
+        """Add tables, and more numbers for the JSON file (such as `Rounds`), under a name."""
+        self.tables += tables
+        written = [table.to_json() for table in tables]
+        self.values.setdefault(name, []).append({"tables": written, **values})
 
     def add_targets(self, where: str, ratios: Sequence[Ratio]) -> None:
         """Add the ratios that have a target."""
-        self.targets += [(where, ratio) for ratio in ratios if ratio.target is not None]
+        self.targets += [(where, ratio) for ratio in ratios if ratio.target]
 
     def attempt(self, name: str, measure: Callable[[], None]) -> None:
-        """Measure one table; report a failure without raising it."""
-        begun = perf_counter()
+        """Call `measure`; report a failure without raising it."""
         failed = self.values.setdefault("failed", [])
         try:
             measure()
         except Exception as error:
             failed.append(f"{name} failed: {type(error).__name__}: {error}")
             say(failed[-1])
-        self.values.setdefault("seconds", {})[name] = perf_counter() - begun
 
     def finish(self) -> Report:
         """Add the last tables: all targets, and failures."""
         if self.targets:
-            rows = []
-            for where in dict.fromkeys(where for where, _ in self.targets):
-                rows.append([where, "", "", ""])
-                rows += [
-                    [f"  {cells[0]}", *cells[1:]]
-                    for cells in (ratio.cells() for w, ratio in self.targets if w == where)
-                ]
-            self.tables.append(Table("Targets", ("", "against", "ratio", "target"), rows))
+            rows = [
+                Ratio(f"{where}: {r.what}", r.against, r.value, r.target)
+                for where, r in self.targets
+            ]
+            self.tables.append(ratio_table("Targets", rows))
         if failed := self.values.get("failed"):
-            self.tables.append(Table("Not measured", [""], [[why] for why in failed]))
+            self.tables.append(Table("Not measured", {"": ""}, [[why] for why in failed]))
         return self
+
+
+def to_json(value: object) -> Any:
+    """What the standard library's writer of JSON does not know: for its argument ``default``.
+
+    Raises:
+        TypeError: a value of another kind.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Rounds):
+        return dict(value.seconds)
+    if is_dataclass(value) and not isinstance(value, type):
+        return vars(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def show(report: Report, machine_lines: Sequence[str]) -> None:
@@ -270,7 +278,17 @@ def show(report: Report, machine_lines: Sequence[str]) -> None:
     for line in (*machine_lines, report.size):
         out.print(Text(line, style="dim"), soft_wrap=True)
     for table in report.tables:
-        _show_table(table)
+        drawn = RichTable(box=None, pad_edge=False)
+        for number, heading in enumerate(table.columns):
+            justify: Literal["left", "right"] = "right" if number else "left"
+            drawn.add_column(Text(heading), justify=justify, no_wrap=True)
+        for row in table.cells():
+            drawn.add_row(*map(Text, row))
+        out.print()
+        out.print(Text(table.title, style="bold"), soft_wrap=True)
+        out.print(drawn)
+        for note in table.notes:
+            out.print(Text(f"  {note}", style="dim"), soft_wrap=True)
 
 
 def say(progress: str) -> None:
@@ -304,16 +322,3 @@ def short(rows: int) -> str:
         if rows >= size and rows % (size // 10) == 0:
             return f"{rows / size:g}{letter}"
     return str(rows)
-
-
-def _show_table(table: Table) -> None:
-    drawn = RichTable(box=None, pad_edge=False)
-    for number, column in enumerate(table.columns):
-        drawn.add_column(Text(column), justify="right" if number else "left", no_wrap=True)
-    for row in table.rows:
-        drawn.add_row(*(Text(cell) for cell in row))
-    out.print()
-    out.print(Text(table.title, style="bold"), soft_wrap=True)
-    out.print(drawn)
-    for note in table.notes:
-        out.print(Text(f"  {note}", style="dim"), soft_wrap=True)

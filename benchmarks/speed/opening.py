@@ -1,15 +1,12 @@
 """From an archive on disk to its first result, in a fresh process.
 
-    python -m bittern.benchmarks.speed.opening ARCHIVE QUERIES.npy
-
 Loading Python and its libraries is not counted.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -51,7 +48,7 @@ def opened_once(archive: Path, queries: Path) -> Opened:
         archive: its folder.
         queries: a numpy file, float32 [q, bits]; the first is searched.
     """
-    return Opened(**in_fresh_process("bittern.benchmarks.speed.opening", archive, queries))
+    return Opened(**in_fresh_process(__name__, archive, queries))
 
 
 def main(archive: str, queries: str) -> None:
@@ -74,8 +71,4 @@ def main(archive: str, queries: str) -> None:
         it.search(logits, model=model, k=_K, metric="hamming")
         after = resident_memory()
         rows = sum(it.stats().observations.values())
-    print(json.dumps(asdict(Opened(opened, first, second, rows, before, after))))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    print(json.dumps(vars(Opened(opened, first, second, rows, before, after))))

@@ -68,14 +68,20 @@ def resident_memory() -> int:
     return _status("VmRSS") if _STATUS.exists() else 0
 
 
+def fresh_command(module: str, *arguments: object) -> list[str]:
+    """The command that calls a module's function ``main`` in a fresh process."""
+    call = f"import sys; from {module} import main; main(*sys.argv[1:])"
+    return [sys.executable, "-c", call, *map(str, arguments)]
+
+
 def in_fresh_process(module: str, *arguments: object) -> dict[str, Any]:
-    """Run a module in a fresh process; returns the JSON that it prints last.
+    """Call a module's function ``main`` with texts; returns the JSON that it prints last.
 
     Raises:
         RuntimeError: it failed.
     """
     done = subprocess.run(  # noqa: S603 - only modules of this package
-        [sys.executable, "-m", module, *map(str, arguments)],
+        fresh_command(module, *arguments),
         cwd=_ROOT,
         capture_output=True,
         text=True,

@@ -16,8 +16,8 @@ from time import perf_counter
 
 import numpy as np
 
-from bittern.benchmarks.speed.harness import Options, Report, Rounds, Table, interleaved, say
-from bittern.benchmarks.speed.models import load_embedder
+from bittern.benchmarks.speed.harness import Options, Report, Table, interleaved, say
+from bittern.benchmarks.speed.inputs import load_embedder
 from bittern.client import RemoteArchive, connect
 from bittern.index.archive import Archive
 from bittern.query import Query
@@ -55,13 +55,29 @@ def run(options: Options) -> Report:
         say(f"searching with {', '.join(map(str, CALLERS))} callers at once")
         rates = _rates(engine, address, queries)
         rows = sum(engine.stats().observations.values())
-    return Report(
+    report = Report(
         "service",
         f"{options.manifest}: {rows} observations, encoder {options.encoder}; top {K}, {rounds} "
         f"rounds after {WARMUP} to warm up; server and clients in one process, over the loopback",
-        [_latency_table(times, queries), _rate_table(rates)],
-        {"seconds": times.to_json(), "answers_per_second": rates},
     )
+    ways = {name: (f"{name}, in process", f"{name}, gRPC") for name in queries}
+    latency = Table(
+        "One search at a time, milliseconds",
+        {"query": "", "in process": ".2f", "gRPC": ".2f", "ratio": ".2f"},
+        [
+            [name, times.time(here, 1e3), times.time(there, 1e3), times.ratio(there, here)]
+            for name, (here, there) in ways.items()
+        ],
+        ["Medians over the rounds, with quartiles. By code, no network runs."],
+    )
+    throughput = Table(
+        "Answers per second, by callers at once",
+        {"query": "", **{str(count): ".0f" for count in CALLERS}},
+        [[name, *(by[count] for count in CALLERS)] for name, by in rates.items()],
+        [f"Medians of {LOAD_ROUNDS} runs of {LOAD_S:g} s; each caller has its own connection."],
+    )
+    report.add("service", latency, throughput, seconds=times)
+    return report
 
 
 @contextmanager
@@ -145,26 +161,3 @@ def answers_per_second(callers: Sequence[Search], seconds: float) -> float:
         done = list(pool.map(repeat, callers))
     took = max(end for _, _, end in done) - min(begun for _, begun, _ in done)
     return sum(count for count, _, _ in done) / took
-
-
-def _latency_table(times: Rounds, queries: Mapping[str, Query]) -> Table:
-    rows = []
-    for name in queries:
-        here, there = f"{name}, in process", f"{name}, gRPC"
-        cells = [times.time(here, 1e3), times.time(there, 1e3), times.ratio(there, here)]
-        rows.append([name, *(cell.text() for cell in cells)])
-    return Table(
-        "One search at a time, milliseconds",
-        ["query", "in process", "gRPC", "ratio"],
-        rows,
-        ["Medians over the rounds, with quartiles. By code, no network runs."],
-    )
-
-
-def _rate_table(rates: Mapping[str, Mapping[int, float]]) -> Table:
-    return Table(
-        "Answers per second, by callers at once",
-        ["query", *map(str, CALLERS)],
-        [[name, *(f"{by[count]:.0f}" for count in CALLERS)] for name, by in rates.items()],
-        [f"Medians of {LOAD_ROUNDS} runs of {LOAD_S:g} s; each caller has its own connection."],
-    )

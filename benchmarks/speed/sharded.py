@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from bittern.benchmarks.speed.codes import (
     write_archive,
 )
 from bittern.benchmarks.speed.harness import (
+    Cell,
     Contestants,
     Options,
     Report,
@@ -91,7 +91,8 @@ def _batches(collection: Collection, engine: ShardedEngine, rounds: int, report:
     """Batches of queries in one process and over the actors; results are compared."""
     blocks = CodeBlocks.of(collection.rows, collection.codes)
     one, cores = FlatEngine(blocks, threads=1), FlatEngine(blocks, threads=SHARDS)
-    lines, values = [], []
+    lines: list[list[Cell]] = []
+    measured = []
     for metric in METRICS:
         for batch in BATCHES:
             say(f"{metric}, batches of {batch}")
@@ -104,36 +105,25 @@ def _batches(collection: Collection, engine: ShardedEngine, rounds: int, report:
                 _SHARDS: _turn(engine, queries),
             }
             times = interleaved(turns, rounds=rounds, warmup=_WARMING_TURNS)
-            lines.append(
-                [
-                    f"{metric}, {batch}",
-                    *(f"{times.time(name, 1e3).median:.2f}" for name in turns),
-                    *(times.ratio(_SHARDS, to).text() for to in (_ONE, _CORES)),
-                ]
-            )
-            sizes = [len(pickle.dumps(one, 5)) for one in (queries, found)]
-            values.append(
-                {
-                    "metric": metric,
-                    "batch": batch,
-                    "seconds": times.to_json(),
-                    "bytes_to_each_shard": sizes[0],
-                    "bytes_from_each_shard": sizes[1],
-                }
-            )
+            milliseconds = [times.time(name, 1e3).median for name in turns]
+            ratios = [times.ratio(_SHARDS, to) for to in (_ONE, _CORES)]
+            sent, received = (len(pickle.dumps(message, 5)) for message in (queries, found))
+            name = f"{metric}, {batch}"
+            lines.append([name, *milliseconds, *ratios, sent, received])
+            measured.append(times)
     table = Table(
         "A batch of queries, one process or two actors: milliseconds (medians), and ratios",
-        ["metric, batch", _ONE, _CORES, _SHARDS, "to 1 thread", "to 2 threads"],
+        {
+            **{"metric, batch": "", _ONE: ".2f", _CORES: ".2f", _SHARDS: ".2f"},
+            **{"to 1 thread": ".2f", "to 2 threads": ".2f", "bytes sent": ",", "received": ","},
+        },
         lines,
         [
             "Each actor has one thread. The answers were compared: the same rows at the same",
-            "distances, bit for bit. For one asymmetric query, each shard was sent "
-            f"{values[0]['bytes_to_each_shard']:,} bytes",
-            f"and sent back {values[0]['bytes_from_each_shard']:,}.",
+            "distances, bit for bit. sent, received: by each shard.",
         ],
     )
-    report.tables.append(table)
-    report.values["batches"] = values
+    report.add("batches", table, seconds=measured)
 
 
 def _filters(collection: Collection, engine: ShardedEngine, rounds: int, report: Report) -> None:
@@ -155,15 +145,14 @@ def _filters(collection: Collection, engine: ShardedEngine, rounds: int, report:
     times = interleaved(turns, rounds=4 * rounds)
     table = Table(
         "What scattering itself costs, and a filter: milliseconds per query",
-        ["", "ms"],
-        [[name, times.time(name, 1e3).text()] for name in turns],
+        {"": "", "ms": ".2f"},
+        [[name, times.time(name, 1e3)] for name in turns],
         [
             "2 rows: the codes do not matter, so this is sending, gathering and merging.",
             f"filter: {SHARE:.0%} of the rows, drawn at random; first: rows that were never sent.",
         ],
     )
-    report.tables.append(table)
-    report.values["filters"] = times.to_json()
+    report.add("filters", table, seconds=times)
 
 
 def _lifetime(collection: Collection, archive: Path, engine: ShardedEngine, report: Report) -> None:
@@ -188,26 +177,18 @@ def _lifetime(collection: Collection, archive: Path, engine: ShardedEngine, repo
     codes_mb = collection.codes.nbytes / SHARDS / 1e6
     table = Table(
         "A shard's lifetime",
-        ["", ""],
+        {"": "", "s": ".3f", "MB": ".0f"},
         [
-            ["from nothing to searchable, both", f"{report.values['ready_s']:.2f} s"],
-            ["rows and codes read from the store by one process", f"{read_s:.2f} s"],
-            [f"refresh after {ADDED:,} new rows", f"{refresh_s * 1e3:.0f} ms"],
-            ["killed, noticed by a search", f"{noticed_s * 1e3:.1f} ms"],
-            ["killed, searchable again", f"{back_s:.2f} s"],
-            ["memory of an actor, MB", f"{resident / 1e6:.0f}"],
-            ["codes of an actor, MB", f"{codes_mb:.0f}"],
+            ["from nothing to searchable, both", report.values["ready_s"]],
+            ["rows and codes read from the store by one process", read_s],
+            [f"refresh after {ADDED:,} new rows", refresh_s],
+            ["killed, noticed by a search", noticed_s],
+            ["killed, searchable again", back_s],
+            ["memory of an actor", None, float(resident) / 1e6],
+            ["codes of an actor", None, codes_mb],
         ],
     )
-    values: dict[str, Any] = {
-        "read_in_one_process_s": read_s,
-        "refresh_s": refresh_s,
-        "noticed_s": noticed_s,
-        "back_s": back_s,
-        "resident_bytes_per_actor": float(resident),
-    }
-    report.tables.append(table)
-    report.values["lifetime"] = values
+    report.add("lifetime", table)
 
 
 def _turn(engine: SearchEngine, queries: Queries) -> Callable[[], object]:

@@ -15,16 +15,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bittern.benchmarks.speed.harness import Rounds, Table, interleaved, say
-from bittern.benchmarks.speed.models import CAPTIONS, write_clap, write_openclip
+from bittern.benchmarks.speed.harness import Cell, Report, Table, interleaved, say
+from bittern.benchmarks.speed.inputs import CAPTIONS, write_clap, write_openclip
 from bittern.benchmarks.speed.process import MIB, peak_memory
-from bittern.benchmarks.speed.training_heads import SCHEDULE_STEPS, synchronise
+from bittern.benchmarks.speed.training import SCHEDULE_STEPS, synchronise
 from bittern.encoders.adapters import LoraSettings
 from bittern.encoders.assembly import AssembledEncoder, TowerPlan, begin
 from bittern.encoders.base import Encoder, Media, Modality
@@ -52,14 +53,12 @@ class Subject:
         media: its modality beside text.
         write: writes a folder with random weights.
         load: loads the folder.
-        unit: word for its media in a rate.
     """
 
     name: str
     media: Modality
     write: Callable[[Path], Path]
     load: Callable[[Path], Encoder]
-    unit: str
 
 
 SUBJECTS = (
@@ -68,61 +67,14 @@ SUBJECTS = (
         Modality.IMAGE,
         write_openclip,
         lambda folder: OpenClipEncoder(folder, name="bioclip"),
-        "images",
     ),
     Subject(
         "BioLingual's CLAP",
         Modality.AUDIO,
         write_clap,
         lambda folder: ClapEncoder(folder, name="biolingual"),
-        "clips",
     ),
 )
-
-
-@dataclass(frozen=True)
-class Result:
-    """Measurements of one encoder.
-
-    Attributes:
-        subject: the encoder.
-        pairs: items in a batch.
-        towers: frozen parameters of all towers.
-        adapters: parameters of the adapters.
-        heads: parameters of the heads.
-        times: seconds of ``passes``, ``step`` and ``inputs``.
-        peak_bytes: peak memory of a step: on the GPU, or resident on a CPU.
-        device: the device.
-    """
-
-    subject: Subject
-    pairs: int
-    towers: int
-    adapters: int
-    heads: int
-    times: Rounds
-    peak_bytes: int
-    device: str
-
-    @property
-    def per_second(self) -> float:
-        """Media per second of training steps."""
-        return self.pairs / self.times.time("step").median
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
-            "media": self.subject.unit,
-            "pairs": self.pairs,
-            "device": self.device,
-            "tower_parameters": self.towers,
-            "adapter_parameters": self.adapters,
-            "head_parameters": self.heads,
-            "seconds_per_round": self.times.to_json(),
-            "step / passes": self.times.ratio("step", "passes").to_json(),
-            f"{self.subject.unit}_per_second": self.per_second,
-            "peak_bytes": self.peak_bytes,
-        }
 
 
 class TowerPairs:
@@ -198,56 +150,62 @@ def random_pairs(encoder: Encoder, media: Modality, pairs: int) -> dict[Modality
 
 
 def measure_adapters(
+    report: Report,
     subjects: Sequence[Subject] = SUBJECTS,
     *,
     pairs: int | None = None,
     rounds: int = ROUNDS,
     config: TrainingConfig = CONFIG,
-) -> tuple[list[Table], dict[str, Any]]:
+) -> None:
     """Train on random media, one encoder after the other.
 
     Args:
+        report: collects the results.
         subjects: the encoders.
         pairs: items in a batch; 64 on a GPU and 8 on a CPU by default.
         rounds: timed turns of each contestant.
         config: the settings of the training.
     """
-    gpu = placement(config).device.type == "cuda"
-    number = pairs or (PAIRS_GPU if gpu else PAIRS_CPU)
-    results = [_measured(subject, number, rounds, config) for subject in subjects]
-    return _tables(results), {result.subject.name: result.to_json() for result in results}
-
-
-def _measured(subject: Subject, pairs: int, rounds: int, config: TrainingConfig) -> Result:
-    with tempfile.TemporaryDirectory() as folder:
-        say(f"{subject.name}: drawing weights")
-        encoder = subject.load(subject.write(Path(folder) / "checkpoint"))
-    module: Any = encoder
-    towers = sum(p.numel() for p in module.module.parameters())
-    training = TowerPairs(encoder, subject.media, config)
-    views = random_pairs(encoder, subject.media, pairs)
-    inputs = training.prepare(views)
-    say(f"{subject.name}: timing steps of {pairs} pairs in {rounds} rounds")
-    device = training.placed.device
-    peak = _peak_of(lambda: training.step(inputs), device)
-    times = interleaved(
-        {
-            "step": lambda: training.step(inputs),
-            "passes": lambda: training.passes(inputs),
-            "inputs": lambda: training.prepare(views),
-        },
-        rounds=rounds,
-    )
-    return Result(
-        subject=subject,
-        pairs=pairs,
-        towers=towers,
-        adapters=sum(p.numel() for p in training.adapter_parameters()),
-        heads=sum(p.numel() for p in training.heads.parameters()),
-        times=times,
-        peak_bytes=peak,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-    )
+    device = placement(config).device
+    is_gpu = device.type == "cuda"
+    number = pairs or (PAIRS_GPU if is_gpu else PAIRS_CPU)
+    shares: list[list[Cell]] = []
+    speeds: list[list[Cell]] = []
+    seconds = {}
+    for subject in subjects:
+        with tempfile.TemporaryDirectory() as folder:
+            say(f"{subject.name}: drawing weights")
+            encoder: Any = subject.load(subject.write(Path(folder) / "checkpoint"))
+        towers = sum(p.numel() for p in encoder.module.parameters())
+        training = TowerPairs(encoder, subject.media, config)
+        views = random_pairs(encoder, subject.media, number)
+        inputs = training.prepare(views)
+        say(f"{subject.name}: timing steps of {number} pairs in {rounds} rounds")
+        peak = _peak_of(partial(training.step, inputs), training.placed.device)
+        contestants: dict[str, Callable[[], object]] = {
+            "step": partial(training.step, inputs),
+            "passes": partial(training.passes, inputs),
+            "inputs": partial(training.prepare, views),
+        }
+        seconds[subject.name] = times = interleaved(contestants, rounds=rounds)
+        adapters = sum(p.numel() for p in training.adapter_parameters())
+        heads = sum(p.numel() for p in training.heads.parameters())
+        millions = [count / 1e6 for count in (towers, adapters, heads)]
+        shares.append([subject.name, *millions, adapters / towers, (adapters + heads) / towers])
+        step = times.time("step")
+        speeds.append(
+            [
+                subject.name,
+                times.time("passes").median,
+                step,
+                times.ratio("step", "passes"),
+                times.time("inputs").median,
+                number / step.median,
+                peak / MIB,
+            ]
+        )
+    on = torch.cuda.get_device_name(device) if is_gpu else "CPU"
+    report.add("adapters", _share_table(shares), _speed_table(speeds, number, on), seconds=seconds)
 
 
 def _peak_of(work: Callable[[], None], device: torch.device) -> int:
@@ -261,48 +219,28 @@ def _peak_of(work: Callable[[], None], device: torch.device) -> int:
     return peak.most
 
 
-def _tables(results: Sequence[Result]) -> list[Table]:
-    shares = [
+def _share_table(rows: Sequence[Sequence[Cell]]) -> Table:
+    millions = dict.fromkeys(("towers", "adapters", "heads"), ".2f")
+    return Table(
+        f"Millions of parameters, and the share that is trained (below {MOST_SHARE:.0%})",
+        {"": "", **millions, "adapters' share": ".2%", "with heads": ".2%"},
+        rows,
         [
-            one.subject.name,
-            *(f"{count / 1e6:.2f}" for count in (one.towers, one.adapters, one.heads)),
-            f"{one.adapters / one.towers:.2%}",
-            f"{(one.adapters + one.heads) / one.towers:.2%}",
-        ]
-        for one in results
-    ]
-    speeds = [
+            "open_clip's ViT-B/16; transformers' CLAP with HTSAT and RoBERTa: architectures",
+            "whole, weights random. Shares are of the towers' parameters.",
+        ],
+    )
+
+
+def _speed_table(rows: Sequence[Sequence[Cell]], pairs: int, device: str) -> Table:
+    formats = {"passes": ".2f", "step": ".2f", "ratio": ".2f", "inputs": ".2f"}
+    return Table(
+        f"Training adapters: seconds per step of {pairs} pairs on {device}",
+        {"": "", **formats, "media per second": ".1f", "peak MiB": ",.0f"},
+        rows,
         [
-            one.subject.name,
-            f"{one.times.time('passes').median:.2f}",
-            one.times.time("step").text(),
-            one.times.ratio("step", "passes").text(),
-            f"{one.times.time('inputs').median:.2f}",
-            f"{one.per_second:.1f} {one.subject.unit}",
-            f"{one.peak_bytes / MIB:,.0f}",
-        ]
-        for one in results
-    ]
-    batches = sorted({(one.pairs, one.device) for one in results})
-    described = ", ".join(f"{pairs} pairs on {device}" for pairs, device in batches)
-    return [
-        Table(
-            f"Millions of parameters, and the share that is trained (below {MOST_SHARE:.0%})",
-            ["", "towers", "adapters", "heads", "adapters", "with heads"],
-            shares,
-            [
-                "open_clip's ViT-B/16; transformers' CLAP with HTSAT and RoBERTa: architectures",
-                "whole, weights random. Shares are of the towers' parameters.",
-            ],
-        ),
-        Table(
-            f"Training adapters: seconds per step of {described}",
-            ["", "passes", "step", "ratio", "inputs", "per second", "peak MiB"],
-            speeds,
-            [
-                "passes: both towers forward and backward. step: with heads, loss and AdamW.",
-                "inputs: from pixels or samples to what the towers take; runs beside the steps.",
-                "peak: resident, the process whole; on a GPU, its memory.",
-            ],
-        ),
-    ]
+            "passes: both towers forward and backward. step: with heads, loss and AdamW.",
+            "inputs: from pixels or samples to what the towers take; runs beside the steps.",
+            "peak: resident, the process whole; on a GPU, its memory.",
+        ],
+    )

@@ -21,7 +21,10 @@ def test_search_prints_a_table_and_writes_its_numbers(
     assert written["machine"]["cores"] >= 1
     assert written["values"]["settings"]["rows"] == 3000
     assert written["values"]["failed"] == []
-    assert written["values"]["filters"][0]["right"] == 1.0
+    (filters,) = written["values"]["filters"]
+    assert filters["right"] == 1.0
+    assert {len(times) for times in filters["seconds"].values()} == {1}
+    assert filters["tables"][0]["rows"][0]["100%"] > 0
 
 
 def test_a_table_that_does_not_exist_is_named_with_those_that_do(

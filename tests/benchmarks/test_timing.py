@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from bittern.benchmarks.speed.harness import (
+    Cell,
     Options,
     Ratio,
     Report,
@@ -12,6 +15,7 @@ from bittern.benchmarks.speed.harness import (
     Table,
     interleaved,
     short,
+    to_json,
 )
 
 
@@ -38,15 +42,24 @@ def test_a_table_that_fails_does_not_stop_the_others() -> None:
         raise RuntimeError("no room")
 
     report.attempt("exact", broken)
-    report.attempt("disk", lambda: report.tables.append(Table("disk", [], [])))
-    targets = [Ratio.once("memory", "bits / 8", 2.0, 2.5), Ratio("a", "b", Spread(1, 1, 1))]
+    report.attempt("disk", lambda: report.add("disk", Table("disk", {}, [])))
+    targets = [Ratio("memory", "bits / 8", 2.0, "<= 2.5"), Ratio("a", "b", Spread(1, 1, 1))]
     report.add_targets("archives", targets)
     disk, last, failed = report.finish().tables
     assert disk.title == "disk"
-    assert [row[0] for row in last.rows] == ["archives", "  memory"]
-    assert last.rows[1][2:] == ["2.00 (2.00-2.00)", "<= 2.5"]
+    assert list(last.cells()) == [["archives: memory", "bits / 8", "2.00", "<= 2.5"]]
     assert failed.rows == [["exact failed: RuntimeError: no room"]]
-    assert set(report.values["seconds"]) == {"exact", "disk"}
+
+
+def test_a_table_prints_numbers_by_the_format_of_their_column_and_keeps_all_digits() -> None:
+    rows: list[list[Cell]] = [["a", 1 / 3, Spread(1.0, 0.5, 2.0)], [], ["b", None, 7]]
+    table = Table("times", {"": "", "ms": ".2f", "ratio": ".1f"}, rows)
+    assert list(table.cells()) == [["a", "0.33", "1.0 (0.5-2.0)"], [], ["b", "", "7.0"]]
+    written = json.loads(json.dumps(table.to_json(), default=to_json))
+    assert written["rows"] == [
+        {"": "a", "ms": 1 / 3, "ratio": {"median": 1.0, "low": 0.5, "high": 2.0}},
+        {"": "b", "ms": None, "ratio": 7},
+    ]
 
 
 def test_tables_are_chosen_among_the_known_ones() -> None:

@@ -5,24 +5,23 @@ import mmap
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from bittern.benchmarks.__main__ import main
-from bittern.benchmarks.speed import training_heads
-from bittern.benchmarks.speed.harness import Report, Table, show
-from bittern.benchmarks.speed.models import CLAP_FEATURES, write_clap, write_openclip
+from bittern.benchmarks.speed import training
+from bittern.benchmarks.speed.harness import Report, show
+from bittern.benchmarks.speed.inputs import CLAP_FEATURES, write_clap, write_openclip
 from bittern.benchmarks.speed.process import MIB, own_memory, peak_memory
+from bittern.benchmarks.speed.training import Heads, bare_work, measure_heads, write_set
 from bittern.benchmarks.speed.training_adapters import (
     Subject,
     TowerPairs,
     measure_adapters,
     random_pairs,
 )
-from bittern.benchmarks.speed.training_heads import Heads, bare_work, measure_heads, write_set
 from bittern.encoders.base import Modality
 from bittern.encoders.clap import ClapEncoder
 from bittern.encoders.openclip import OpenClipEncoder
@@ -68,14 +67,12 @@ SUBJECTS = (
         Modality.IMAGE,
         lambda folder: write_openclip(folder, CLIP),
         lambda folder: OpenClipEncoder(folder, name="bioclip", device="cpu"),
-        "images",
     ),
     Subject(
         "tiny CLAP",
         Modality.AUDIO,
         lambda folder: write_clap(folder, CLAP, TINY_FEATURES),
         lambda folder: ClapEncoder(folder, name="biolingual", device="cpu"),
-        "clips",
     ),
 )
 
@@ -93,24 +90,18 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_an_epoch_is_compared_with_as_many_steps_in_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training_heads, "_MOST_BARE_STEPS", 3)
-    tables, values = measure_heads(Heads(ROWS, DIM, rounds=2, config=SMALL))
-    assert values["steps"] == (ROWS - ROWS // 20) // 16
-    assert values["bytes"] == 2 * (ROWS * DIM * 2 + 128)
-    seconds = values["seconds_per_round"]
+    monkeypatch.setattr(training, "_MOST_BARE_STEPS", 3)
+    report = Report("training", "")
+    measure_heads(Heads(ROWS, DIM, rounds=2, config=SMALL), report)
+    (heads,) = report.values["heads"]
+    assert heads["steps"] == (ROWS - ROWS // 20) // 16
+    seconds = heads["seconds"].seconds
     assert {len(times) for times in seconds.values()} == {2}
     assert all(time > 0 for times in seconds.values() for time in times)
-    for whole, epoch, scan in zip(
-        seconds["training"], seconds["epoch"], seconds["scan"], strict=True
-    ):
-        assert whole > epoch + scan
-    assert list(values["ratios"]) == ["epoch / steps", "epoch / heads"]
-    for name, ratio in values["ratios"].items():
-        bare = np.array(seconds[name.removeprefix("epoch / ")])
-        assert ratio["median"] == pytest.approx(np.median(np.array(seconds["epoch"]) / bare))
-    assert values["training_growth_bytes"] >= 0
-    assert values["reading_bound_bytes"] == 3 * ROWS * DIM * 2 * 2
-    assert [len(table.rows) for table in tables] == [6, 4]
+    assert (seconds["training"] > seconds["epoch"] + seconds["scan"]).all()
+    speed, memory = report.tables
+    assert (len(speed.rows), len(memory.rows)) == (6, 4)
+    assert memory.rows[2][1] == pytest.approx(3 * ROWS * DIM * 2 * 2 / MIB)
 
 
 def test_the_views_of_the_set_are_alike_but_not_the_same(tmp_path: Path) -> None:
@@ -133,17 +124,16 @@ def test_steps_in_memory_train_the_heads(tmp_path: Path, loss: bool) -> None:
 
 def test_adapters_on_both_architectures_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     config = TrainingConfig(bits=16, lora_rank=4, device="cpu")
-    tables, values = measure_adapters(SUBJECTS, pairs=4, rounds=2, config=config)
-    assert list(values) == ["a ViT of a tiny size", "tiny CLAP"]
-    for name, unit in (("a ViT of a tiny size", "images"), ("tiny CLAP", "clips")):
-        found = values[name]
-        assert 0 < found["adapter_parameters"] < found["tower_parameters"]
-        assert found["step / passes"]["median"] > 0
-        step = np.median(found["seconds_per_round"]["step"])
-        assert found[f"{unit}_per_second"] == pytest.approx(4 / step)
-        assert found["peak_bytes"] > 50 * MIB
-    assert [len(table.rows) for table in tables] == [2, 2]
-    show(Report("training", "", tables), ())
+    report = Report("training", "")
+    measure_adapters(report, SUBJECTS, pairs=4, rounds=2, config=config)
+    shares, speeds = (table.to_json()["rows"] for table in report.tables)
+    assert [row[""] for row in shares] == ["a ViT of a tiny size", "tiny CLAP"]
+    for share, speed in zip(shares, speeds, strict=True):
+        assert 0 < share["adapters"] < share["towers"]
+        assert speed["ratio"].median > 0
+        assert speed["media per second"] == pytest.approx(4 / speed["step"].median)
+        assert speed["peak MiB"] > 50
+    show(report, ())
     assert "…" not in capsys.readouterr().out
 
 
@@ -184,10 +174,10 @@ def test_own_memory_leaves_out_mapped_files(tmp_path: Path) -> None:
 def test_a_quick_command_leaves_the_towers_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def small(plan: Heads) -> tuple[list[Table], dict[str, Any]]:
+    def small(plan: Heads, report: Report) -> None:
         assert (plan.rows, plan.rounds) == (300, 2)
-        return measure_heads(Heads(ROWS, DIM, 1, SMALL))
+        measure_heads(Heads(ROWS, DIM, 1, SMALL), report)
 
-    monkeypatch.setattr("bittern.benchmarks.speed.training.measure_heads", small)
+    monkeypatch.setattr(training, "measure_heads", small)
     assert main(["training", "--quick", "--rows", "300", "--rounds", "2"]) == 0
     assert "epoch, from disk" in capsys.readouterr().out

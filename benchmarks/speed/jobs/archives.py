@@ -10,11 +10,13 @@ import numpy as np
 
 from bittern.benchmarks.speed.codes import clustered, coded, record_of, write_archive
 from bittern.benchmarks.speed.harness import (
+    Cell,
     Ratio,
     Report,
     Spread,
     Table,
     bar,
+    ratio_table,
     say,
     seconds_of,
     short,
@@ -26,7 +28,7 @@ from bittern.index.observation import CodedObservation
 
 BITS = 256
 COMMIT_ROWS = 1_000
-_COMMIT_TARGET = 1.5
+_COMMIT_TARGET = "<= 1.5"
 _OPENINGS = 3
 _FOLDERS = ("store", "derived", "models")
 _SMALL_COMMIT_ROWS = 4
@@ -40,7 +42,10 @@ def measure_sizes(folder: Path, sizes: Sequence[int], rounds: int, report: Repor
     for rows, path in paths.items():
         say(f"writing an archive of {short(rows)}")
         write_archive(path, collection.first(rows))
-    disk = {rows: _bytes_per_row(path, rows) for rows, path in paths.items()}
+    disk = {
+        rows: [bytes_of(inside) / rows for inside in (*(path / f for f in _FOLDERS), path)]
+        for rows, path in paths.items()
+    }
     queries = folder / "queries.npy"
     np.save(queries, collection.logits[:1])
     openings: dict[int, list[Opened]] = {rows: [] for rows in sizes}
@@ -56,23 +61,25 @@ def measure_sizes(folder: Path, sizes: Sequence[int], rounds: int, report: Repor
             f"commit {short(COMMIT_ROWS)} rows at {short(rows)}",
             f"at {short(smallest)}",
             Spread.of(np.array(commits[rows]) / np.array(commits[smallest])),
-            _COMMIT_TARGET if rows == max(larger) else None,
+            _COMMIT_TARGET if rows == max(larger) else "",
         )
         for rows in larger
     ]
-    lines = [
+    lines: list[list[Cell]] = [
         [
             short(rows),
-            *(_ms(commits[rows]), f"{max(commits[rows]) * 1e3:.0f}"),
+            _ms(commits[rows]),
+            max(commits[rows]) * 1e3,
             _ms([one.opened for one in openings[rows]]),
             _ms([one.first for one in openings[rows]]),
-            *(f"{size:.0f}" for size in disk[rows].values()),
+            *disk[rows],
         ]
         for rows in sizes
     ]
+    numbers = ("commit, ms", "slowest", "open, ms", "answer, ms", *_FOLDERS, "all")
     table = Table(
         f"Archives of photographs, {BITS} bits",
-        ["rows", "commit, ms", "slowest", "open, ms", "answer, ms", *_FOLDERS, "all"],
+        {"rows": "", **dict.fromkeys(numbers, ".0f")},
         lines,
         [
             f"commit: {COMMIT_ROWS} new rows, durable. open, answer: in a fresh process whose "
@@ -81,14 +88,8 @@ def measure_sizes(folder: Path, sizes: Sequence[int], rounds: int, report: Repor
             "its code.",
         ],
     )
-    value = {
-        "commits": commits,
-        "opened": {rows: [one.opened for one in turns] for rows, turns in openings.items()},
-        "answered": {rows: [one.first for one in turns] for rows, turns in openings.items()},
-        "disk": disk,
-        "ratios": [ratio.to_json() for ratio in ratios],
-    }
-    report.add("archives", [table, Table.of_ratios("Commits, by size", ratios)], value)
+    by_size = ratio_table("Commits, by size", ratios)
+    report.add("archives", table, by_size, commits=commits, openings=openings)
     report.add_targets("archives", ratios)
 
 
@@ -115,59 +116,38 @@ def _seconds_to_add(archive: Archive, items: list[list[CodedObservation]]) -> fl
     return seconds_of(lambda: archive.add(items, model=record_of(BITS).digest))
 
 
-def _bytes_per_row(path: Path, rows: int) -> dict[str, float]:
-    sizes = {folder: bytes_of(path / folder) / rows for folder in _FOLDERS}
-    return {**sizes, "all": bytes_of(path) / rows}
-
-
-def _ms(seconds: Sequence[float]) -> str:
-    return f"{float(np.median(seconds)) * 1e3:.0f}"
+def _ms(seconds: Sequence[float]) -> float:
+    return float(np.median(seconds)) * 1e3
 
 
 def measure_many_commits(folder: Path, commits: int, report: Report) -> None:
     """Many small commits: whether their time and their bytes stay bounded."""
     codes, path = clustered(_SMALL_COMMIT_ROWS, BITS).codes, folder / "many"
-    seconds: list[float] = []
+    lines: list[list[Cell]] = []
+    means: list[float] = []
     files: list[int] = []
-    sizes: list[int] = []
     with Archive.create(path) as archive, bar(commits) as advance:
         archive.register_model(record_of(BITS), {"model.json": b"{}"})
-        for number in range(commits):
-            seconds.append(_seconds_to_add(archive, coded(codes, f"commit {number}")))
-            if (number + 1) % (commits // _STEPS) == 0:
-                files.append(len(files_of(path)))
-                sizes.append(bytes_of(path))
-            advance()
-    closed = bytes_of(path)
-    tenths = [float(np.mean(tenth)) for tenth in np.array_split(seconds, _STEPS)]
-    ratios = [
-        Ratio.once("a commit in the last tenth", "in the second tenth", tenths[-1] / tenths[1]),
-        Ratio.once("files after the last tenth", "the second", files[-1] / files[1]),
-    ]
-    lines = [
-        [
-            str((number + 1) * commits // _STEPS),
-            f"{tenths[number] * 1e3:.1f}",
-            str(files[number]),
-            f"{sizes[number] / MIB:.1f}",
-        ]
-        for number in range(_STEPS)
-    ]
+        for tenth in np.array_split(np.arange(commits), _STEPS):
+            seconds = []
+            for number in tenth:
+                seconds.append(_seconds_to_add(archive, coded(codes, f"commit {number}")))
+                advance()
+            means.append(float(np.mean(seconds)))
+            files.append(len(files_of(path)))
+            done = int(tenth[-1]) + 1
+            lines.append([str(done), means[-1] * 1e3, files[-1], bytes_of(path) / MIB])
     table = Table(
         f"{commits} commits of {_SMALL_COMMIT_ROWS} rows",
-        ["commits", "ms, mean", "files", "MiB"],
+        {"commits": "", "ms, mean": ".1f", "files": "", "MiB": ".1f"},
         lines,
         [
             "Compaction included. Versions that a compaction has replaced stay for readers, "
-            f"up to a bound. After closing: {closed / MIB:.1f} MiB."
+            f"up to a bound. After closing: {bytes_of(path) / MIB:.1f} MiB."
         ],
     )
-    value = {
-        "commits": commits,
-        "mean_ms": [mean * 1e3 for mean in tenths],
-        "files": files,
-        "bytes": sizes,
-        "closed": closed,
-        "ratios": [ratio.to_json() for ratio in ratios],
-    }
-    report.add("commits", [table, Table.of_ratios("Many commits", ratios)], value)
+    ratios = [
+        Ratio("a commit in the last tenth", "in the second tenth", means[-1] / means[1]),
+        Ratio("files after the last tenth", "the second", files[-1] / files[1]),
+    ]
+    report.add("commits", table, ratio_table("Many commits", ratios))

@@ -16,7 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from bittern.benchmarks.speed.harness import Ratio, Report, Spread, Table, say, seconds_of
+from bittern.benchmarks.speed.harness import (
+    Cell,
+    Ratio,
+    Report,
+    Spread,
+    Table,
+    say,
+    seconds_of,
+)
 from bittern.benchmarks.speed.process import MIB
 from bittern.encoders.base import Media, Modality
 from bittern.index.archive import Archive
@@ -35,7 +43,7 @@ TARGET = 0.9
 
 @dataclass(eq=False)
 class Course:
-    """One kind of media through one model.
+    """One kind of media through one model, and what was measured.
 
     Attributes:
         name: for the table.
@@ -65,12 +73,6 @@ class Course:
         """A name for its archives."""
         return f"{self.name}-{suffix}".replace(" ", "-").replace("/", "-")
 
-    def ratio(self) -> Ratio:
-        """Items per second of the pipeline, relative to the bare network."""
-        rates = Spread.of(np.array(self.bare) / np.array(self.whole))
-        what = f"{self.name}: items/s, files to archive"
-        return Ratio(what, "bare network", rates, TARGET, at_least=True)
-
     def possible(self) -> float:
         """The ratio of an ideal schedule on these cores."""
         bare = float(np.median(self.bare))
@@ -78,20 +80,9 @@ class Course:
         return bare / max(bare, (network + self.decoding) / len(os.sched_getaffinity(0)))
 
     def to_json(self) -> dict[str, Any]:
-        """All numbers."""
-        return {
-            "name": self.name,
-            "model": self.model.card.name,
-            "files": len(self.items),
-            "media": self.media,
-            "bare_s": self.bare,
-            "bare_cores": self.bare_cores,
-            "decoding_cpu_s": self.decoding,
-            "pipeline_s": self.whole,
-            "possible": self.possible(),
-            "resident_bytes": self.resident,
-            "reports": [report.to_json() for report in self.reports],
-        }
+        """The times of each turn."""
+        reports = [report.to_json() for report in self.reports]
+        return vars(self) | {"model": self.model.card.name, "items": None, "reports": reports}
 
 
 def run_course(course: Course, folder: Path, rounds: int) -> None:
@@ -137,24 +128,27 @@ def index_once(model: Model, items: Sequence[MediaItem], path: Path) -> JobRepor
 
 def report_courses(courses: Sequence[Course], report: Report) -> None:
     """Tables and numbers of all courses."""
-    ratios = [course.ratio() for course in courses]
-    rows = []
-    for course, ratio in zip(courses, ratios, strict=True):
+    lines: list[list[Cell]] = []
+    for course in courses:
         count = len(course.items)
-        rows.append(
+        ratio = Spread.of(np.array(course.bare) / np.array(course.whole))
+        what = f"{course.name}: items/s, files to archive"
+        report.add_targets("pipeline", [Ratio(what, "bare network", ratio, f">= {TARGET}")])
+        lines.append(
             [
                 course.name,
                 f"{count} ({course.media})",
-                *(f"{count / float(np.median(s)):.2f}" for s in (course.bare, course.whole)),
-                ratio.value.text(),
-                f"{course.possible():.2f}",
-                f"{course.resident / MIB:.0f}" if course.resident else "",
+                *(count / float(np.median(seconds)) for seconds in (course.bare, course.whole)),
+                ratio,
+                course.possible(),
+                course.resident / MIB or None,
             ]
         )
+    formats = {"bare /s": ".2f", "files /s": ".2f", "ratio": ".2f", "possible": ".2f"}
     table = Table(
         f"Files to archive against the bare network (target: {TARGET} or more)",
-        ["course", "files (media)", "bare /s", "files /s", "ratio", "possible", "memory, MiB"],
-        rows,
+        {"course": "", "files (media)": "", **formats, "memory, MiB": ".0f"},
+        lines,
         [
             "possible: what a schedule without gaps would reach on these cores, from the processor",
             "time of the bare network and of decoding. memory: greatest growth while the pipeline",
@@ -163,19 +157,16 @@ def report_courses(courses: Sequence[Course], report: Report) -> None:
     )
     stages = Table(
         "Media per second of work of each stage, inside the pipeline",
-        ["course", *STAGES],
+        {"course": "", **dict.fromkeys(STAGES, ",.1f")},
         [[course.name, *(_rate(course, stage) for stage in STAGES)] for course in courses],
         ["list, read: files; the others: pictures, or windows of recordings. One worker's rate."],
     )
-    report.tables += [table, stages]
-    report.values["pipeline"] = [course.to_json() for course in courses]
-    report.add_targets("pipeline", ratios)
+    report.add("pipeline", table, stages, courses=[course.to_json() for course in courses])
 
 
-def _rate(course: Course, stage: str) -> str:
+def _rate(course: Course, stage: str) -> float:
     stages = [report.stages[stage] for report in course.reports]
-    rate = float(np.median([max(1, one.items) / max(one.busy_s, 1e-9) for one in stages]))
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"
+    return float(np.median([max(1, one.items) / max(one.busy_s, 1e-9) for one in stages]))
 
 
 def measure_ray(model: Model, items: Sequence[MediaItem], workers: int, report: Report) -> None:
@@ -202,15 +193,10 @@ def measure_ray(model: Model, items: Sequence[MediaItem], workers: int, report: 
     count = len(items)
     table = Table(
         f"Local against Ray on this machine, {count} photographs",
-        ["", "seconds", "items /s", "ratio"],
+        {"": "", "seconds": ".1f", "items /s": ".1f", "ratio": ".2f"},
         [
-            ["one process", f"{local_s:.1f}", f"{count / local_s:.1f}", "1.00"],
-            [
-                f"Ray, {workers} workers",
-                f"{ray_s:.1f}",
-                f"{count / ray_s:.1f}",
-                f"{local_s / ray_s:.2f}",
-            ],
+            ["one process", local_s, count / local_s, 1.0],
+            [f"Ray, {workers} workers", ray_s, count / ray_s, local_s / ray_s],
         ],
         [
             f"Of Ray's seconds {first_s:.1f} passed before the first unit was back: "
@@ -218,15 +204,7 @@ def measure_ray(model: Model, items: Sequence[MediaItem], workers: int, report: 
             f"Share of bits that differ between the two: {flips:.2e}.",
         ],
     )
-    value = {
-        "items": count,
-        "local_s": local_s,
-        "ray_s": ray_s,
-        "first_s": first_s,
-        "workers": workers,
-        "differing_bits": flips,
-    }
-    report.add("ray", table, value)
+    report.add("ray", table, first_s=first_s, differing_bits=flips)
 
 
 def _flips(model: Model, one: Embedded, other: Embedded) -> float:

@@ -1,23 +1,16 @@
-"""A job in a fresh process: growth of its memory, and cost of a kill.
-
-    python -m bittern.benchmarks.speed.jobs.restart MODEL WEIGHTS SOURCE ARCHIVE
-
-Prints one line when everything is loaded, and one line of JSON at the end.
-"""
+"""A job in a fresh process: growth of its memory, and cost of a kill."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
 from bittern.benchmarks.speed.harness import Report, Table, say
-from bittern.benchmarks.speed.process import in_fresh_process, peak_memory
+from bittern.benchmarks.speed.process import fresh_command, in_fresh_process, peak_memory
 
-MODULE = "bittern.benchmarks.speed.jobs.restart"
 _LOOK_EVERY_S = 0.05
 _COMMIT_ITEMS = 16
 
@@ -34,9 +27,9 @@ def measure_restart(source: Path, items: int, folder: Path, weights: Path, repor
     """
     alone, killed = folder / "left-alone", folder / "killed"
     say("a job that is left alone")
-    whole = in_fresh_process(MODULE, "field", weights, source, alone)
+    whole = job_alone("field", weights, source, alone)
     say("the same, killed halfway")
-    command = [sys.executable, "-m", MODULE, "field", str(weights), str(source), str(killed)]
+    command = fresh_command(__name__, "field", weights, source, killed)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
     assert process.stdout is not None
     process.stdout.readline()
@@ -46,19 +39,23 @@ def measure_restart(source: Path, items: int, folder: Path, weights: Path, repor
     process.communicate()
     kept = _rows(killed)
     say("run again")
-    rest = in_fresh_process(MODULE, "field", weights, source, killed)
-    again = in_fresh_process(MODULE, "field", weights, source, killed)
-    coded = rest["items"]["added"] + rest["items"]["overwritten"]
+    rest = job_alone("field", weights, source, killed)
+    again = job_alone("field", weights, source, killed)
+    repeated = rest["items"]["added"] + rest["items"]["overwritten"] - (items - kept)
     share = 1 - kept / items
-    against = f"{rest['seconds'] / (whole['seconds'] * share):.2f}" if share else ""
     same = _content(alone) == _content(killed)
     table = Table(
         "A job that is killed (SIGKILL) and run again",
-        ["", "items coded", "seconds", "against its share"],
+        {"": "", "items coded": "", "seconds": ".2f", "against its share": ".2f"},
         [
-            ["left alone", str(items), f"{whole['seconds']:.1f}", "1.00"],
-            ["run again after a kill", str(items - kept), f"{rest['seconds']:.1f}", against],
-            ["run again, nothing missing", "0", f"{again['seconds']:.2f}", ""],
+            ["left alone", items, whole["seconds"], 1.0],
+            [
+                "run again after a kill",
+                items - kept,
+                rest["seconds"],
+                rest["seconds"] / (whole["seconds"] * share) if share else None,
+            ],
+            ["run again, nothing missing", 0, again["seconds"]],
         ],
         [
             f"Killed with {kept} of {items} items committed. Rows, codes and metadata afterwards "
@@ -66,16 +63,12 @@ def measure_restart(source: Path, items: int, folder: Path, weights: Path, repor
             "against its share: seconds, divided by those that as many items took alone.",
         ],
     )
-    value = {
-        "alone_s": whole["seconds"],
-        "items": items,
-        "kept": kept,
-        "rest_s": rest["seconds"],
-        "repeated": coded - (items - kept),
-        "again_s": again["seconds"],
-        "same": same,
-    }
-    report.add("restart", table, value)
+    report.add("restart", table, kept=kept, repeated=repeated, same=same)
+
+
+def job_alone(model: str, weights: Path, source: Path, target: Path) -> dict[str, Any]:
+    """`main` in a fresh process: its seconds, growth of memory in bytes, and items by outcome."""
+    return in_fresh_process(__name__, model, weights, source, target)
 
 
 def _rows(archive: Path) -> int:
@@ -97,8 +90,11 @@ def _content(archive: Path) -> list[dict[str, Any]]:
 
 
 def main(name: str, weights: str, source: str, target: str) -> None:
-    """Encode a source into an archive; everything is loaded before the first item."""
-    from bittern.benchmarks.speed.models import loaded_model
+    """Encode a source into an archive; everything is loaded before the first item.
+
+    Prints one line when everything is loaded, and one line of JSON at the end.
+    """
+    from bittern.benchmarks.speed.inputs import loaded_model
     from bittern.index.archive import Archive
     from bittern.service.ingest.embedding import embed_items
     from bittern.service.jobs.description import IndexOptions
@@ -124,7 +120,3 @@ def main(name: str, weights: str, source: str, target: str) -> None:
         "items": {str(outcome): count for outcome, count in done.items.items()},
     }
     print(json.dumps(found), flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bittern.benchmarks.speed.harness import Options, Report, say, short
+from bittern.benchmarks.speed.inputs import (
+    RANDOM,
+    loaded_model,
+    media_of,
+    write_photographs,
+    write_recording,
+)
 from bittern.benchmarks.speed.jobs.archives import measure_many_commits, measure_sizes
 from bittern.benchmarks.speed.jobs.pipeline import Course, measure_ray, report_courses, run_course
-from bittern.benchmarks.speed.jobs.restart import MODULE, measure_restart
-from bittern.benchmarks.speed.media import media_of, write_photographs, write_recordings
-from bittern.benchmarks.speed.models import RANDOM, loaded_model
-from bittern.benchmarks.speed.process import in_fresh_process
+from bittern.benchmarks.speed.jobs.restart import job_alone, measure_restart
 
 TABLES = ("pipeline", "archives", "commits", "restart", "ray")
 
@@ -47,7 +52,11 @@ QUICK = Settings(32, 16, 0.05, (1_000, 10_000), 200, 1)
 
 
 def run(options: Options) -> Report:
-    """Measure every table that the options name."""
+    """Measure every table that the options name.
+
+    Raises:
+        InvalidInputError: an unknown table.
+    """
     os.environ.setdefault("LANCEDB_LOG", "error")
     settings = QUICK if options.quick else Settings()
     settings = replace(settings, rounds=options.rounds or settings.rounds)
@@ -58,63 +67,59 @@ def run(options: Options) -> Report:
         f"of {', '.join(map(short, settings.sizes))} rows, {settings.commits} commits, "
         f"{settings.rounds} rounds",
     )
+    chosen = options.chosen_tables(TABLES)
     with TemporaryDirectory(prefix="bittern-jobs-") as folder:
         measurements = _Measurements(settings, Path(folder), report)
-        for table in options.chosen_tables(TABLES):
+        for table in chosen:
             report.attempt(table, getattr(measurements, table))
     return report.finish()
 
 
+@dataclass
 class _Measurements:
     """One method per table; they share media."""
 
-    def __init__(self, settings: Settings, folder: Path, report: Report) -> None:
-        self._settings = settings
-        self._folder = folder
-        self._report = report
-        self._weights = folder / "weights"
+    settings: Settings
+    folder: Path
+    report: Report
 
     def pipeline(self) -> None:
-        photographs, recordings = self._photographs(), self._folder / "recordings"
-        write_recordings(recordings, 1, 3600 * self._settings.hours)
-        field = loaded_model("field", self._weights)
-        large = loaded_model(RANDOM, self._weights)
-        images = media_of(photographs)
+        recordings, weights = self.folder / "recordings", self.folder / "weights"
+        recordings.mkdir()
+        write_recording(recordings / "long.wav", 3600 * self.settings.hours)
+        field, large = loaded_model("field", weights), loaded_model(RANDOM, weights)
+        images = media_of(self._photographs)
+        few = images[: self.settings.slow_photographs]
         courses = {
-            Course("field, photographs", field, images): photographs,
+            Course("field, photographs", field, images): self._photographs,
             Course("field, long recording", field, media_of(recordings)): recordings,
-            Course(
-                "ViT-B/16, photographs", large, images[: self._settings.slow_photographs]
-            ): photographs,
+            Course("ViT-B/16, photographs", large, few): self._photographs,
         }
         for course, source in courses.items():
-            run_course(course, self._folder, self._settings.rounds)
+            run_course(course, self.folder, self.settings.rounds)
             say(f"{course.name}: memory, in a process of its own")
-            target = self._folder / course.file_name("alone")
-            name = course.model.embedder.name
-            found = in_fresh_process(MODULE, name, self._weights, source, target)
+            target = self.folder / course.file_name("alone")
+            found = job_alone(course.model.embedder.name, weights, source, target)
             course.resident = int(found["growth"])
-        report_courses(list(courses), self._report)
+        report_courses(list(courses), self.report)
 
     def archives(self) -> None:
-        settings = self._settings
-        measure_sizes(self._folder, settings.sizes, 4 * settings.rounds, self._report)
+        settings = self.settings
+        measure_sizes(self.folder, settings.sizes, 4 * settings.rounds, self.report)
 
     def commits(self) -> None:
-        measure_many_commits(self._folder, self._settings.commits, self._report)
+        measure_many_commits(self.folder, self.settings.commits, self.report)
 
     def restart(self) -> None:
-        source, count = self._photographs(), self._settings.photographs
-        measure_restart(source, count, self._folder, self._weights, self._report)
+        weights, count = self.folder / "weights", self.settings.photographs
+        measure_restart(self._photographs, count, self.folder, weights, self.report)
 
     def ray(self) -> None:
-        model = loaded_model("field", self._weights)
-        items = media_of(self._photographs())
-        measure_ray(model, items, self._settings.workers, self._report)
+        model = loaded_model("field", self.folder / "weights")
+        measure_ray(model, media_of(self._photographs), self.settings.workers, self.report)
 
+    @cached_property
     def _photographs(self) -> Path:
-        folder = self._folder / "photographs"
-        if not folder.is_dir():
-            say(f"drawing {self._settings.photographs} photographs of 12 megapixels")
-            write_photographs(folder, self._settings.photographs)
-        return folder
+        say(f"drawing {self.settings.photographs} photographs of 12 megapixels")
+        write_photographs(self.folder / "photographs", self.settings.photographs)
+        return self.folder / "photographs"

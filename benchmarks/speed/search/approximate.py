@@ -4,28 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
 
 from bittern.benchmarks.speed.codes import METRICS, Collection
-from bittern.benchmarks.speed.harness import Ratio, Report, Rounds, Spread, Table, interleaved, say
+from bittern.benchmarks.speed.harness import (
+    Cell,
+    Ratio,
+    Report,
+    Spread,
+    Table,
+    interleaved,
+    ratio_table,
+    say,
+)
 from bittern.benchmarks.speed.search.engines import (
     APPROXIMATE,
     Contestant,
     K,
     built,
+    described,
     flat_engine,
+    recall,
     search_of,
 )
-from bittern.benchmarks.speed.search.exact import described, one_by_one, ours
-from bittern.benchmarks.speed.search.exactness import recall
-from bittern.types import Metric
+from bittern.benchmarks.speed.search.exact import one_by_one, ours
 
 GOOD_RECALL = 0.95
-TARGET = 0.1
+TARGET = "<= 0.1"
 _TIMED = 8
 """Queries of one turn, searched one by one."""
 
@@ -35,18 +43,14 @@ class Point:
     """One contestant at one setting.
 
     Attributes:
-        contestant: its name.
-        metric: of its queries.
-        parameter: the parameter that trades time for recall; empty for exact search.
-        setting: its value.
+        contestant: which.
+        setting: value of its parameter.
         recall: share of the k nearest that it found, ties included.
         milliseconds: per query.
         ratio: its time divided by that of exact search with the same metric.
     """
 
-    contestant: str
-    metric: Metric
-    parameter: str
+    contestant: Contestant
     setting: int
     recall: float
     milliseconds: Spread
@@ -55,12 +59,7 @@ class Point:
     @property
     def label(self) -> str:
         """Parameter and value for tables."""
-        return f"{self.parameter} {self.setting}" if self.parameter else ""
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        spreads = {"milliseconds": self.milliseconds, "ratio": self.ratio}
-        return asdict(self) | {name: spread.to_json() for name, spread in spreads.items()}
+        return f"{self.contestant.parameter} {self.setting}"
 
 
 def measure_approximate(
@@ -79,7 +78,7 @@ def measure_approximate(
     }
     building: dict[str, float] = {}
     skipped: list[str] = []
-    measured: dict[str, tuple[Contestant, int, float]] = {}
+    recalls: dict[tuple[Contestant, int], float] = {}
     with ExitStack() as stack:
         for one in contestants:
             begun = perf_counter()
@@ -91,79 +90,54 @@ def measure_approximate(
                 continue
             queries = collection.queries(one.metric)
             for setting in one.settings:
-                search, name = tuned(setting), f"{one.name}, {one.parameter} {setting}"
+                search = tuned(setting)
                 found = search(queries, K)
-                share = recall(found, queries, collection.codes, truths[one.metric])
-                measured[name] = one, setting, share
-                turns[name] = one_by_one(search, queries[:_TIMED])
+                recalls[one, setting] = recall(found, queries, collection.codes, truths[one.metric])
+                turns[f"{one.name} {setting}"] = one_by_one(search, queries[:_TIMED])
         say(f"timing {len(turns)} settings")
         times = interleaved(turns, rounds=rounds)
-    points = [Point(ours(m, 1), m, "", 0, 1.0, *_timed(times, ours(m, 1), m)) for m in METRICS] + [
-        Point(one.name, one.metric, one.parameter, n, share, *_timed(times, name, one.metric))
-        for name, (one, n, share) in measured.items()
+    points = [
+        Point(
+            one,
+            setting,
+            share,
+            times.time(f"{one.name} {setting}", 1e3 / _TIMED),
+            times.ratio(f"{one.name} {setting}", ours(one.metric, 1)),
+        )
+        for (one, setting), share in recalls.items()
     ]
-    ratios = best_ratios(points)
-    value = {
-        "collection": described(collection),
-        "k": K,
-        "queries_per_turn": _TIMED,
-        "points": [point.to_json() for point in points],
-        "seconds_per_turn": times.to_json(),
-        "seconds_to_build": building,
-        "skipped": skipped,
-    }
-    report.add("curves", _tables(collection, points, ratios, building, skipped), value)
-    report.add_targets(described(collection), ratios)
-
-
-def _timed(times: Rounds, name: str, metric: Metric) -> tuple[Spread, Spread]:
-    """Milliseconds per query, and the ratio to exact search."""
-    return times.time(name, 1e3 / _TIMED), times.ratio(name, ours(metric, 1))
+    lines: list[list[Cell]] = [
+        [ours(metric, 1), "", 1.0, times.time(ours(metric, 1), 1e3 / _TIMED)] for metric in METRICS
+    ]
+    for point in points:
+        name = point.contestant.name
+        seconds = building[name] if point.setting == point.contestant.settings[0] else None
+        lines.append([name, point.label, point.recall, point.milliseconds, point.ratio, seconds])
+    table = Table(
+        f"Latency against recall: {described(collection)}",
+        {"": "", "setting": "", "recall": ".3f", "ms": ".3f", "ratio": ".2f", "built": ".0f"},
+        lines,
+        [
+            f"One query at a time, top {K}, one thread (LanceDB: as many as it likes). recall:",
+            "share of the k that lie no farther than the true k-th. ratio: to Bittern's exact",
+            "search by the same metric. built: seconds, on all cores, on the first line of each.",
+            *skipped,
+        ],
+    )
+    best = best_ratios(points)
+    title = f"Fastest with a recall of {GOOD_RECALL:g} or more: {described(collection)}"
+    report.add("curves", table, ratio_table(title, best), seconds=times, skipped=skipped)
+    report.add_targets(described(collection), best)
 
 
 def best_ratios(points: Sequence[Point]) -> list[Ratio]:
     """Each approximate search at its fastest setting with good recall, relative to exact search."""
     ratios = []
-    for name in dict.fromkeys(point.contestant for point in points if point.parameter):
-        good = [p for p in points if p.contestant == name and p.recall >= GOOD_RECALL]
+    for one in dict.fromkeys(point.contestant for point in points):
+        good = [p for p in points if p.contestant == one and p.recall >= GOOD_RECALL]
         if good:
             best = min(good, key=lambda point: point.milliseconds.median)
-            what = f"{name}, {best.label}, recall {best.recall:.3f}"
-            target = TARGET if name.startswith("bittern") else None
-            ratios.append(Ratio(what, f"exact {best.metric}", best.ratio, target))
+            what = f"{one.name}, {best.label}, recall {best.recall:.3f}"
+            target = TARGET if one.name.startswith("bittern") else ""
+            ratios.append(Ratio(what, f"exact {one.metric}", best.ratio, target))
     return ratios
-
-
-def _tables(
-    collection: Collection,
-    points: Sequence[Point],
-    ratios: Sequence[Ratio],
-    building: dict[str, float],
-    skipped: Sequence[str],
-) -> list[Table]:
-    lines: list[list[str]] = []
-    for point in points:
-        first = not lines or lines[-1][0] != point.contestant
-        seconds = building.get(point.contestant) if first else None
-        lines.append(
-            [
-                point.contestant,
-                point.label,
-                f"{point.recall:.3f}",
-                point.milliseconds.text(".3f"),
-                point.ratio.text(),
-                "" if seconds is None else f"{seconds:.0f}",
-            ]
-        )
-    notes = [
-        f"One query at a time, top {K}, one thread (LanceDB: as many as it likes). recall: share",
-        "of the k that lie no farther than the true k-th. ratio: to Bittern's exact search by the",
-        "same metric. built: seconds, on all cores, on the first line of each.",
-        *skipped,
-    ]
-    heads = ["", "setting", "recall", "ms", "ratio", "built"]
-    name = described(collection)
-    return [
-        Table(f"Latency against recall: {name}", heads, lines, notes),
-        Table.of_ratios(f"Fastest with a recall of {GOOD_RECALL:g} or more: {name}", ratios),
-    ]

@@ -1,4 +1,4 @@
-"""Search engines behind one interface: Bittern's, Faiss, usearch and LanceDB.
+"""Search engines behind one interface: Bittern's, Faiss, usearch and LanceDB; are they right?
 
 The other libraries are called directly, by Hamming distance, the only one they support, with
 favourable settings.
@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.speed.codes import METRICS, Collection
-from bittern.benchmarks.speed.harness import say, seconds_of
+from bittern.benchmarks.speed.harness import say, seconds_of, short
 from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.search_engine import Nearest, SearchEngine
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.inverted_lists import InvertedLists
 from bittern.index.engines.ivf import IvfEngine
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.search_engine import SearchEngine
+from bittern.index.engines.threads import faiss_threads
 from bittern.types import Metric
 
 K = 100
 """Rows per query."""
-ENGINES = ("flat", "ivf")
-"""Bittern's engines for CPUs."""
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
 EF = (100, 150, 200, 300, 500, 800)
 """Candidates of a graph search; at least k."""
@@ -42,8 +41,10 @@ _LINKS = 32
 _EF_BUILDING = 200
 _WARMING_QUERIES, _WARMING_TURNS = 8, 4
 """Searches by each metric before timing."""
+_BLOCK_ROWS = 1 << 16
+_ROUNDING = 1e-9
+"""Distances that differ by less are equal."""
 
-E = TypeVar("E", bound=SearchEngine)
 Search = Callable[[Queries, int], Sequence[NDArray[np.int64]]]
 """Rows of each query, int64 [k] or fewer."""
 Tuned = Callable[[int], Search]
@@ -106,8 +107,9 @@ def blocks_of(collection: Collection) -> CodeBlocks:
     return CodeBlocks.of(collection.rows, collection.codes)
 
 
-def warmed(engine: E, collection: Collection) -> E:
-    """The engine, after a few searches."""
+def flat_engine(collection: Collection, threads: int | None = None) -> FlatEngine:
+    """The exact engine over a collection, after a few searches."""
+    engine = FlatEngine(blocks_of(collection), threads)
     for metric in METRICS:
         queries = collection.queries(metric, _WARMING_QUERIES)
         for _ in range(_WARMING_TURNS):
@@ -115,21 +117,17 @@ def warmed(engine: E, collection: Collection) -> E:
     return engine
 
 
-def flat_engine(collection: Collection, threads: int | None = None) -> FlatEngine:
-    """The exact engine over a collection, warmed up."""
-    return warmed(FlatEngine(blocks_of(collection), threads), collection)
+def ivf_engine(collection: Collection) -> SearchEngine:
+    """Inverted lists over a collection, of which one is searched."""
+    lists = InvertedLists.build(blocks_of(collection))
+    return IvfEngine(lists, lists.base, probes=PROBES[0])
 
 
-def ivf_engine(lists: InvertedLists, probes: int, threads: int | None = None) -> SearchEngine:
-    """An engine with a fixed number of probed lists."""
-    return IvfEngine(lists, lists.base, threads=threads, probes=probes)
-
-
-def engine_of(collection: Collection, kind: str) -> SearchEngine:
-    """A new engine, one of `ENGINES`, over a collection."""
-    if kind == "flat":
-        return flat_engine(collection)
-    return ivf_engine(InvertedLists.build(blocks_of(collection)), PROBES[0])
+ENGINES: Mapping[str, Callable[[Collection], SearchEngine]] = {
+    "flat": flat_engine,
+    "ivf": ivf_engine,
+}
+"""Bittern's engines for CPUs."""
 
 
 def search_of(engine: SearchEngine) -> Search:
@@ -140,7 +138,7 @@ def search_of(engine: SearchEngine) -> Search:
 def ivf(collection: Collection, threads: int, folder: Path) -> Tuned:
     """Bittern's inverted lists."""
     lists = InvertedLists.build(blocks_of(collection))
-    return lambda probes: search_of(ivf_engine(lists, probes, threads))
+    return lambda probes: search_of(IvfEngine(lists, lists.base, threads=threads, probes=probes))
 
 
 # Others
@@ -205,14 +203,8 @@ def faiss_graph(collection: Collection, threads: int, folder: Path) -> Tuned:
 def _faiss_search(
     index: Any, threads: int, queries: Queries, k: int
 ) -> Sequence[NDArray[np.int64]]:
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
-    try:
+    with faiss_threads(threads):
         return list(index.search(queries.codes, k)[1])
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def usearch_exact(collection: Collection, threads: int, folder: Path) -> Tuned:
@@ -281,3 +273,56 @@ APPROXIMATE = (
     Contestant("faiss IndexBinaryHNSW", faiss_graph, "ef", EF),
 )
 """Searches that skip some codes."""
+
+
+# Right or not
+
+
+def described(collection: Collection) -> str:
+    """Name, size and code length."""
+    return f"{collection.name}, {short(len(collection.codes))} x {collection.bits} bits"
+
+
+def all_distances(query: Queries, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Distances of one query to all codes: float64 [n]."""
+    blocks = [
+        query.distances(0, codes[start : start + _BLOCK_ROWS])
+        for start in range(0, len(codes), _BLOCK_ROWS)
+    ]
+    return np.concatenate(blocks)
+
+
+def brute_force(query: Queries, codes: NDArray[np.uint8], k: int) -> Nearest:
+    """The k nearest in the order (distance, row), by comparing every row."""
+    return Nearest.of(all_distances(query, codes), np.arange(len(codes)), k)
+
+
+def is_right(found: Nearest, truth: Nearest) -> bool:
+    """Whether an exact search found the rows of brute force, in its order."""
+    return np.array_equal(found.rows, truth.rows) and np.allclose(
+        found.distances, truth.distances, atol=_ROUNDING
+    )
+
+
+def recall(
+    found: Sequence[NDArray[np.int64]],
+    queries: Queries,
+    codes: NDArray[np.uint8],
+    truths: Sequence[Nearest],
+) -> float:
+    """Share of the k nearest that were found: a row counts if its distance is at most that of the
+    true k-th, so ties are equivalent.
+
+    Args:
+        found: of each query the rows; negative ones are ignored, repeated ones count once.
+        queries: the queries.
+        codes: uint8 [n, bits/8], of row 0, 1, ...
+        truths: the k nearest of each query.
+    """
+    shares = []
+    for number, (rows, truth) in enumerate(zip(found, truths, strict=True)):
+        distinct = np.unique(rows[rows >= 0])
+        limit = truth.distances[-1] + _ROUNDING
+        hits = np.count_nonzero(queries.distances(number, codes[distinct]) <= limit)
+        shares.append(min(1.0, hits / len(truth)))
+    return float(np.mean(shares))

@@ -4,37 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
 from bittern.benchmarks.speed.codes import METRICS, Collection
-from bittern.benchmarks.speed.harness import Ratio, Report, Rounds, Table, interleaved, say, short
+from bittern.benchmarks.speed.harness import (
+    Cell,
+    Contestants,
+    Ratio,
+    Report,
+    Rounds,
+    Table,
+    interleaved,
+    ratio_table,
+    say,
+)
 from bittern.benchmarks.speed.search.engines import (
     EXACT,
     FAISS,
     K,
     Search,
+    brute_force,
     built,
+    described,
     faiss_flat,
     flat_engine,
+    is_right,
     search_of,
 )
-from bittern.benchmarks.speed.search.exactness import brute_force, exactness
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.threads import usable_cores
 from bittern.types import Metric
 
 READ = "plain read"
-_TARGETS = {"LanceDB scan": 0.1, "usearch exact": 0.1}
+_PEER_TARGET = "<= 0.1"
 _QUERIES = 4
 """Searched one by one in every turn."""
 _CHECKED = 3
 """Queries whose results are compared with brute force."""
-_GRID_FAISS = "faiss"
 _MOST_SECONDS = 3.0
 """A turn of raw Faiss that would take longer than this is skipped."""
 _CODES_PER_SECOND = 3e8
@@ -62,13 +72,13 @@ def measure_exact(collection: Collection, rounds: int, report: Report) -> None:
                         turns[ours(metric, threads)] = one_by_one(search_of(engine), queries)
         say(f"timing {len(turns)} exact searches of {described(collection)}")
         times = interleaved(turns, rounds=rounds)
+    right = [
+        is_right(engines[1].search(query, K)[0], brute_force(query, collection.codes, K))
+        for metric in METRICS
+        for query in collection.queries(metric, _CHECKED)
+    ]
     ratios = _ratios(times, cores)
-    right = {}
-    for metric in METRICS:
-        queries = collection.queries(metric, _CHECKED)
-        truths = [brute_force(query, collection.codes, K) for query in queries]
-        right[metric] = exactness(engines[1].search(queries, K), truths)
-    table = Table.of_ratios(
+    table = ratio_table(
         f"Exact search: {described(collection)}",
         ratios,
         [
@@ -81,47 +91,29 @@ def measure_exact(collection: Collection, rounds: int, report: Report) -> None:
     )
     milliseconds = Table(
         "The same in milliseconds per query",
-        ["", "ms"],
-        [[name, times.time(name, 1e3 / _QUERIES).text()] for name in times.seconds],
-        [
-            *(
-                f"{metric}: of {_CHECKED} queries {found.distances:.0%} have the distances of "
-                f"brute force, {found.order:.0%} its rows in its order."
-                for metric, found in right.items()
-            ),
-            *skipped,
-        ],
+        {"": "", "ms": ".2f"},
+        [[name, times.time(name, 1e3 / _QUERIES)] for name in times.seconds],
+        [f"{np.mean(right):.0%} of the results are those of brute force, in its order.", *skipped],
     )
-    value = {
-        "collection": described(collection),
-        "k": K,
-        "queries_per_turn": _QUERIES,
-        "seconds_per_turn": times.to_json(),
-        "ratios": [ratio.to_json() for ratio in ratios],
-        "exactness": {metric: asdict(found) for metric, found in right.items()},
-        "skipped": skipped,
-    }
-    report.add("exact", [table, milliseconds], value)
+    report.add("exact", table, milliseconds, seconds=times, right=float(np.mean(right)))
     report.add_targets(described(collection), ratios)
 
 
 def _ratios(times: Rounds, cores: int) -> list[Ratio]:
-    def to(name: str, against: str, target: float | None = None) -> Ratio:
+    def to(name: str, against: str, target: str = "") -> Ratio:
         return Ratio(name, against, times.ratio(name, against), target)
 
     ratios = [
-        to(ours("asymmetric", 1), FAISS, 1.2),
+        to(ours("asymmetric", 1), FAISS, "<= 1.2"),
         to(ours("hamming", 1), FAISS),
         to(ours("asymmetric", cores), FAISS),
-        to(ours("hamming", cores), FAISS, 0.6),
+        to(ours("hamming", cores), FAISS, "<= 0.6"),
     ]
     for metric in METRICS:
         name = ours(metric, 1)
-        ratios.append(Ratio(f"{name}: bytes/s", READ, times.ratio(READ, name), 0.7, at_least=True))
-    for peer in EXACT:
-        if peer.name in times.seconds and peer.name != FAISS:
-            ratios += [to(ours(m, cores), peer.name, _TARGETS.get(peer.name)) for m in METRICS]
-    return ratios
+        ratios.append(Ratio(f"{name}: bytes/s", READ, times.ratio(READ, name), ">= 0.7"))
+    peers = [peer.name for peer in EXACT if peer.name in times.seconds and peer.name != FAISS]
+    return ratios + [to(ours(m, cores), peer, _PEER_TARGET) for peer in peers for m in METRICS]
 
 
 def ours(metric: Metric, threads: int) -> str:
@@ -142,17 +134,12 @@ def reading(collection: Collection) -> Callable[[], object]:
     return lambda: [words.max() for _ in range(_QUERIES)]
 
 
-def described(collection: Collection) -> str:
-    """Name, size and code length."""
-    return f"{collection.name}, {short(len(collection.codes))} x {collection.bits} bits"
-
-
 def measure_grid(
     collections: Sequence[Collection], batches: Sequence[int], rounds: int, report: Report
 ) -> None:
     """Every size, code length, batch and number of threads, beside raw Faiss."""
-    lines: list[list[str]] = []
-    values: list[dict[str, Any]] = []
+    lines: list[list[Cell]] = []
+    seconds = []
     for collection in collections:
         say(f"exact search of {described(collection)}, batches of {', '.join(map(str, batches))}")
         rows, bits = len(collection.codes), collection.bits
@@ -163,43 +150,27 @@ def measure_grid(
                 if batch * rows * bits / 256 / _CODES_PER_SECOND / threads > _MOST_SECONDS:
                     say(f"skipped: batches of {batch} on {threads} threads")
                     continue
-                turns: dict[str, Callable[[], object]] = {
-                    metric: _turn(searches[metric], collection.queries(metric, batch))
-                    for metric in METRICS
+                turns: Contestants = {
+                    **{m: partial(searches[m], collection.queries(m, batch), K) for m in METRICS},
+                    "faiss": partial(faiss, collection.queries("hamming", batch), K),
                 }
-                turns[_GRID_FAISS] = _turn(faiss, collection.queries("hamming", batch))
                 times = interleaved(turns, rounds=rounds)
-                ratios = {m: times.ratio(m, _GRID_FAISS) for m in METRICS}
-                lines.append(
-                    [
-                        *(f"{rows:,}", str(bits), str(batch), str(threads)),
-                        *(f"{times.time(n, 1e3 / batch).median:.3f}" for n in times.seconds),
-                        *(f"{ratio.median:.2f}" for ratio in ratios.values()),
-                    ]
-                )
-                values.append(
-                    {
-                        **{"rows": rows, "bits": bits, "batch": batch, "threads": threads},
-                        "seconds_per_batch": times.to_json(),
-                        "ratios_to_faiss": {m: ratio.to_json() for m, ratio in ratios.items()},
-                    }
-                )
+                milliseconds = [times.time(name, 1e3 / batch).median for name in turns]
+                ratios = [times.ratio(metric, "faiss").median for metric in METRICS]
+                lines.append([rows, bits, batch, threads, *milliseconds, *ratios])
+                seconds.append(times)
+    columns = {
+        **{"rows": ",", "bits": "", "batch": "", "threads": ""},
+        **dict.fromkeys((*METRICS, "faiss"), ".3f"),
+        **{f"{metric} ratio": ".2f" for metric in METRICS},
+    }
     table = Table(
         "Exact search: milliseconds per query, and times as long as raw Faiss",
-        [
-            *("rows", "bits", "batch", "threads"),
-            *(*METRICS, _GRID_FAISS),
-            *(f"{metric} ratio" for metric in METRICS),
-        ],
+        columns,
         lines,
         [
-            f"Top {K}; medians. {_GRID_FAISS}: IndexBinaryFlat, by Hamming distance, given as",
-            "many threads; one query keeps it to one. Both ratios are to it.",
+            f"Top {K}; medians. faiss: IndexBinaryFlat, by Hamming distance, given as many",
+            "threads; one query keeps it to one. Both ratios are to it.",
         ],
     )
-    report.tables.append(table)
-    report.values["grid"] = values
-
-
-def _turn(search: Search, queries: Queries) -> Callable[[], object]:
-    return lambda: search(queries, K)
+    report.add("grid", table, seconds=seconds)

@@ -7,8 +7,9 @@ opening of archives in fresh processes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 
 from bittern.benchmarks.speed.codes import (
     NOISE,
@@ -20,13 +21,11 @@ from bittern.benchmarks.speed.codes import (
 )
 from bittern.benchmarks.speed.harness import Options, Report
 from bittern.benchmarks.speed.search.approximate import measure_approximate
-from bittern.benchmarks.speed.search.disk import measure_disk
+from bittern.benchmarks.speed.search.disk import measure_disk, measure_memory
 from bittern.benchmarks.speed.search.exact import measure_exact, measure_grid
 from bittern.benchmarks.speed.search.filters import measure_filters
-from bittern.benchmarks.speed.search.memory import measure_memory
 from bittern.index.engines.threads import usable_cores
 
-TABLES = ("exact", "filters", "curves", "grid", "memory", "disk")
 QUICK_ROWS = 100_000
 
 
@@ -44,7 +43,6 @@ class Settings:
         curve_rows: sizes of the curves of approximate search.
         archive_rows: the smaller and the larger archive.
         real_rows: size of the curves over real codes; 0 for no real codes at all.
-        tables: which tables.
     """
 
     grid_rows: tuple[int, ...] = (100_000, 1_000_000, 2_000_000, 10_000_000)
@@ -56,16 +54,11 @@ class Settings:
     curve_rows: tuple[int, ...] = (500_000, 2_000_000)
     archive_rows: tuple[int, int] = (100_000, 10_000_000)
     real_rows: int = 200_000
-    tables: Sequence[str] = TABLES
 
     @classmethod
     def of(cls, options: Options) -> Settings:
-        """Settings for the options of the command line.
-
-        Raises:
-            InvalidInputError: an unknown table.
-        """
-        settings = cls(tables=options.chosen_tables(TABLES))
+        """Settings for the options of the command line."""
+        settings = cls()
         if options.quick:
             settings = replace(settings.at_size(QUICK_ROWS), batches=(1, 8), rounds=1)
         elif options.rows:
@@ -88,59 +81,74 @@ class Settings:
             real_rows=0,
         )
 
+    def collections(self) -> Iterator[Collection]:
+        """Drawn and real codes of the usual size."""
+        yield clustered(self.rows, self.bits)
+        if self.real_rows:
+            yield real(self.rows, self.bits)
+
 
 def run(options: Options) -> Report:
-    """Measure every table that the options name."""
+    """Measure every table that the options name.
+
+    Raises:
+        InvalidInputError: an unknown table.
+    """
+    chosen = options.chosen_tables(tuple(TABLES))
     os.environ.setdefault("LANCEDB_LOG", "error")
     settings = Settings.of(options)
     report = Report(
         "search",
         f"drawn codes: {SPECIES_PER_GENUS} species to a genus, {SPECIES_APART:.0%} of their bits "
         f"flipped, and {NOISE:.0%} of an observation's; {settings.rounds} rounds",
-        values={"settings": asdict(settings), "threads": usable_cores()},
+        values={
+            "settings": settings,
+            "threads": usable_cores(),
+            "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "not set"),
+        },
     )
-    report.values["omp_wait_policy"] = os.environ.get("OMP_WAIT_POLICY", "not set")
-    rounds = settings.rounds
-
-    def exact() -> None:
-        for collection in _collections(settings):
-            measure_exact(collection, rounds, report)
-
-    def filters() -> None:
-        for collection in _collections(settings):
-            measure_filters(collection, rounds, report)
-
-    def curves() -> None:
-        for rows in settings.curve_rows:
-            measure_approximate(clustered(rows, settings.bits), rounds, report)
-        if settings.real_rows:
-            measure_approximate(real(settings.real_rows, settings.bits), rounds, report)
-
-    def grid() -> None:
-        largest = [clustered(max(settings.grid_rows), bits) for bits in settings.grid_bits]
-        collections = [one.first(rows) for one in largest for rows in settings.grid_rows]
-        measure_grid(collections, settings.batches, rounds, report)
-
-    def memory() -> None:
-        measure_memory(clustered(settings.rows, settings.bits), report)
-
-    def disk() -> None:
-        collection = clustered(max(settings.archive_rows), settings.bits)
-        measure_disk(collection, settings.archive_rows, rounds, report)
-
-    tables: dict[str, Callable[[], None]] = {
-        "exact": exact,
-        "filters": filters,
-        "curves": curves,
-        "grid": grid,
-        "memory": memory,
-        "disk": disk,
-    }
-    for name in settings.tables:
-        report.attempt(name, tables[name])
+    for name in chosen:
+        report.attempt(name, partial(TABLES[name], settings, report))
     return report.finish()
 
 
-def _collections(settings: Settings) -> list[Collection]:
-    drawn = clustered(settings.rows, settings.bits)
-    return [drawn, real(settings.rows, settings.bits)] if settings.real_rows else [drawn]
+def _exact(settings: Settings, report: Report) -> None:
+    for collection in settings.collections():
+        measure_exact(collection, settings.rounds, report)
+
+
+def _filters(settings: Settings, report: Report) -> None:
+    for collection in settings.collections():
+        measure_filters(collection, settings.rounds, report)
+
+
+def _curves(settings: Settings, report: Report) -> None:
+    for rows in settings.curve_rows:
+        measure_approximate(clustered(rows, settings.bits), settings.rounds, report)
+    if settings.real_rows:
+        measure_approximate(real(settings.real_rows, settings.bits), settings.rounds, report)
+
+
+def _grid(settings: Settings, report: Report) -> None:
+    largest = [clustered(max(settings.grid_rows), bits) for bits in settings.grid_bits]
+    collections = [one.first(rows) for one in largest for rows in settings.grid_rows]
+    measure_grid(collections, settings.batches, settings.rounds, report)
+
+
+def _memory(settings: Settings, report: Report) -> None:
+    measure_memory(clustered(settings.rows, settings.bits), report)
+
+
+def _disk(settings: Settings, report: Report) -> None:
+    collection = clustered(max(settings.archive_rows), settings.bits)
+    measure_disk(collection, settings.archive_rows, settings.rounds, report)
+
+
+TABLES: dict[str, Callable[[Settings, Report], None]] = {
+    "exact": _exact,
+    "filters": _filters,
+    "curves": _curves,
+    "grid": _grid,
+    "memory": _memory,
+    "disk": _disk,
+}

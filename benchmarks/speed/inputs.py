@@ -1,25 +1,36 @@
-"""Models to measure with: the product's own, and networks of full size with random weights.
+"""What is measured with: media of a manifest or drawn, and models, the product's own or random.
 
-Speed does not depend on the weights, so nothing is downloaded.
+Speed does not depend on the weights, so networks of full size get random ones, and nothing is
+downloaded.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
+from PIL import Image
 
-from bittern.benchmarks.speed.harness import say
+from bittern.benchmarks.speed.harness import SAMPLE, say
 from bittern.encoders.base import Encoder, Modality
 from bittern.hashing.saved_model import SavedModel
 from bittern.service.jobs.description import DEFAULT_BITS, IndexOptions
 from bittern.service.jobs.model_choice import ready_model
 from bittern.service.models.fitting import fitted_model
 from bittern.service.models.model import Embedder, Model, catalogue_encoder
+from bittern.service.sources import read_source
+from bittern.types import MediaItem
+
+WIDTH, HEIGHT = 4000, 3000
+RATE = 48_000
+_GRAIN = 6.0
+_QUALITY = 90
 
 RANDOM = "bioclip"
 """The network of imageomics/bioclip (arXiv 2311.18803), CLIP's ViT-B/16; weights are random."""
@@ -54,6 +65,63 @@ CLAP_FEATURES: Mapping[str, Any] = {"truncation": "rand_trunc", "padding": "repe
 
 _UNKNOWN = "<unk>"
 _SPECIAL = ["<s>", "<pad>", "</s>", _UNKNOWN, "<mask>"]
+
+
+# Media
+
+
+def media_of(source: Path) -> list[MediaItem]:
+    """The usable items of a manifest or a folder.
+
+    Raises:
+        SourceNotFoundError, ManifestError: it cannot be read.
+    """
+    return [entry for entry in read_source(source) if isinstance(entry, MediaItem)]
+
+
+def write_photographs(folder: Path, count: int) -> list[Path]:
+    """JPEG files of 12 megapixels: the sample's photographs, enlarged, with a sensor's grain.
+
+    Grain makes such files large and slow to decode.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = [item for item in media_of(SAMPLE) if item.modality == "image"]
+    rng = np.random.default_rng(0)
+    grain = rng.normal(0.0, _GRAIN, (HEIGHT, WIDTH, 1)).astype(np.float32)
+    written = []
+    for number in range(count):
+        path = pictures[number % len(pictures)].path
+        assert path is not None
+        with Image.open(path) as picture:
+            large = picture.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+        values = np.asarray(large, np.float32) + np.roll(grain, 17 * number, axis=1)
+        target = folder / f"{number:04d}.jpg"
+        Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(target, quality=_QUALITY)
+        written.append(target)
+    return written
+
+
+def write_recording(target: Path, seconds: float) -> None:
+    """A WAV file, 48 kHz, 16 bits: the sample's recordings in a loop."""
+    left = int(seconds * RATE)
+    with soundfile.SoundFile(target, "w", RATE, 1, "PCM_16") as file:
+        for clip in itertools.cycle(list(_clips())):
+            file.write(clip[:left])
+            left -= len(clip)
+            if left <= 0:
+                return
+
+
+def _clips() -> Iterator[NDArray[np.float32]]:
+    import soxr
+
+    for item in media_of(SAMPLE):
+        if item.modality == "audio":
+            samples, rate = soundfile.read(str(item.path), dtype="float32", always_2d=True)
+            yield soxr.resample(samples.mean(axis=1), rate, RATE)
+
+
+# Models
 
 
 def load_embedder(encoder: str) -> Embedder:
