@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
-from bittern.benchmarks.eval.results import TIES, Comparison, Row, Score
+from bittern.benchmarks.eval.measures import TIES
+from bittern.benchmarks.eval.results import Comparison, Row, Score
 from bittern.benchmarks.eval.statistics import holm, intervals, paired
 from bittern.benchmarks.eval.tasks import Task
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.results import TIES
+from bittern.benchmarks.eval.measures import TIES
 from bittern.files import replace_file
 
 _log = logging.getLogger("bittern.eval")

@@ -21,10 +21,9 @@ from bittern.benchmarks import machine
 from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
 from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
 from bittern.benchmarks.eval.jobs import Job, StoredBits, Vectors
-from bittern.benchmarks.eval.measures import measure
+from bittern.benchmarks.eval.measures import TIES, measure
 from bittern.benchmarks.eval.ranking import Ranking, Searched, Settings, rank
 from bittern.benchmarks.eval.request import EvalRequest
-from bittern.benchmarks.eval.results import TIES
 from bittern.benchmarks.eval.systems.base import Fitted, Metric, System
 from bittern.benchmarks.eval.systems.quantized import FittedQuantizer
 from bittern.benchmarks.eval.systems.vectors import FittedVectors
@@ -294,7 +293,7 @@ def depth_of(
     depth = request.protocol.depth
     if depth is not None or task.candidates is not None:
         return depth or None
-    cuts = [measure(name).cutoff for name in measures if measure(name).stem not in _SHALLOW]
+    cuts = [one.cutoff for one in map(measure, measures) if one.kind.stem not in _SHALLOW]
     if len(task.queries) * len(rows) > FEW_PAIRS and all(cut is not None for cut in cuts):
         return max(DEEP, *(cut or 0 for cut in cuts))
     return DEEP if len(task.queries) * len(rows) > _MOST_PAIRS else None

@@ -398,7 +398,7 @@ def _group(repeats: Sequence[Done], group: str, depth: int | None) -> GroupSumma
             ranked = task.candidates.counts[chosen]
         relevant = task.relevance.counts[chosen]
         counts.append(relevant)
-        graded = main.stem == "nDCG" and (task.relevance.grades > 1).any()
+        graded = main.kind.stem == "nDCG" and (task.relevance.grades > 1).any()
         by_chance = chance(main, relevant, ranked)
         chances.append(np.full(len(relevant), np.nan) if graded else by_chance)
         queries |= aggregate.clusters_of(task, group)
@@ -417,9 +417,9 @@ def _group(repeats: Sequence[Done], group: str, depth: int | None) -> GroupSumma
 def _cut(name: str, depth: int | None) -> Measure:
     """A measure as it is where nothing is ranked below a depth."""
     whole = measure(name)
-    if depth is None or whole.cutoff is not None or whole.stem not in ("AP", "nDCG", "MRR"):
+    if depth is None or whole.cutoff is not None or whole.kind.stem not in ("AP", "nDCG", "MRR"):
         return whole
-    return measure(f"{whole.stem}@{depth}")
+    return measure(f"{whole.kind.stem}@{depth}")
 
 
 def _windows(space: Space) -> str:

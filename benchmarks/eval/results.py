@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-Tie = Literal["ranked", "expected", "best", "worst"]
-TIES: tuple[Tie, ...] = ("ranked", "expected", "best", "worst")
-"""The product's order (distance, row); the mean over random orders of ties; the extremes."""
-
+from typing import Any
 
 @dataclass(frozen=True)
 class Score:

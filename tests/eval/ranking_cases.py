@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.measures.base import Ranks
+from bittern.benchmarks.eval.measures.ranks import Ranks
 from bittern.benchmarks.eval.ranking import Limits, Searched, Settings, rank
 from bittern.benchmarks.eval.systems.base import Metric
 from bittern.benchmarks.eval.systems.vectors import cosine_distances

@@ -17,7 +17,8 @@ from bittern.benchmarks.eval.aggregate import (
     named,
 )
 from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
-from bittern.benchmarks.eval.results import TIES, Row
+from bittern.benchmarks.eval.measures import TIES
+from bittern.benchmarks.eval.results import Row
 from bittern.benchmarks.eval.tasks import Classes, Items, QuerySet, Relevance, Task
 
 PLAIN = Variant("asymmetric")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bittern.benchmarks.eval.cells import Cell, Ranked, Variant, key_of, read_cell, write_cell
-from bittern.benchmarks.eval.results import TIES
+from bittern.benchmarks.eval.measures import TIES
 
 KEY = key_of({"system": "ITQ", "bits": 64})
 

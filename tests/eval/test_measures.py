@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from bittern.benchmarks.eval.measures import MEASURES, Tie, chance, measure
-from bittern.benchmarks.eval.measures.base import Ranks
-from bittern.benchmarks.eval.results import TIES
+from bittern.benchmarks.eval.measures import KINDS, Ranks, Tie, chance, measure
 from bittern.benchmarks.eval.tasks import Relevance
 from bittern.errors import InvalidInputError
 from tests.eval.ranking_cases import ranks_of
@@ -223,17 +221,13 @@ def test_a_name_that_is_no_measure_is_refused_with_all_there_are(name: str) -> N
 
 
 def test_every_measure_listed_is_found_under_its_name_and_is_cited() -> None:
-    for listed in MEASURES:
-        for form in listed.form.split(", "):
+    for kind in KINDS:
+        for form in kind.form.split(", "):
             found = measure(form.replace("@k", "@50"))
             assert found.name == form.replace("@k", "@50")
             assert (found.cutoff == 50) == ("@" in form)
-        assert listed.about
-        assert listed.citation
-
-
-def test_the_ways_to_treat_ties_are_those_of_the_results() -> None:
-    assert get_args(Tie) == TIES
+        assert kind.about
+        assert kind.citation
 
 
 def test_an_unknown_way_to_treat_ties_is_refused() -> None:

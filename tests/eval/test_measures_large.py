@@ -12,7 +12,7 @@ import pytest
 
 from bittern.benchmarks.eval.measures import Tie, measure
 from bittern.benchmarks.eval.measures import closed_form as draws
-from bittern.benchmarks.eval.measures.base import Ranks
+from bittern.benchmarks.eval.measures.ranks import Ranks
 from bittern.benchmarks.eval.measures.closed_form import (
     discounts,
     mean_over_hits,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bittern.benchmarks.eval.measures import measure
-from bittern.benchmarks.eval.measures.base import Ranks
+from bittern.benchmarks.eval.measures.ranks import Ranks
 from bittern.benchmarks.eval.tasks import Relevance
 from bittern.benchmarks.eval.tasks import qrels as qrels_lines
 from bittern.benchmarks.eval.tasks.qrels import escaped, read_qrels, write_qrels

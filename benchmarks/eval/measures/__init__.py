@@ -2,12 +2,12 @@
 
     measure("AP_minR@50").of(ranks, "expected")    float64 [q]
 
-`base` has ranks, groups of equal distance and the class `Measure`; `closed_form` the arithmetic of
-random orders. Three different measures are called mAP@k; here they are ``AP_hits@k`` (papers on
-hashing), ``AP_minR@k`` (INQUIRE) and ``AP@k`` (trec_eval).
+`ranks` has ranks and groups of equal distance; `measures` the list of all measures; `closed_form` the
+arithmetic of random orders. Three different measures are called mAP@k; here they are ``AP_hits@k``
+(papers on hashing), ``AP_minR@k`` (INQUIRE) and ``AP@k`` (trec_eval).
 """
 
-from bittern.benchmarks.eval.measures.base import Measure, Tie
-from bittern.benchmarks.eval.measures.measures import MEASURES, Listed, chance, measure
+from bittern.benchmarks.eval.measures.measures import KINDS, Kind, Measure, chance, measure
+from bittern.benchmarks.eval.measures.ranks import TIES, Ranks, Tie
 
-__all__ = ["MEASURES", "Listed", "Measure", "Tie", "chance", "measure"]
+__all__ = ["KINDS", "TIES", "Kind", "Measure", "Ranks", "Tie", "chance", "measure"]

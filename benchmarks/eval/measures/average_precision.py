@@ -9,27 +9,72 @@ ties fall decides on both parts of the fraction.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
-
 import numpy as np
 
-from bittern.benchmarks.eval.measures.base import (
-    Cut,
-    Floats,
-    Groups,
-    Ints,
-    Measure,
-    Order,
-    Ranks,
-    groups_of,
-    order_of,
-    per_query,
-)
 from bittern.benchmarks.eval.measures.closed_form import mean_over_hits, reciprocals
+from bittern.benchmarks.eval.measures.ranks import Floats, Groups, Ints, Ranks, Tie, groups_of
 
 
-def precisions(
+def ap(ranks: Ranks, groups: Groups, cutoff: int | None) -> Floats:
+    """Average precision over all relevant items."""
+    return ranks.per_query(groups.query, _precisions(groups)) / ranks.relevant
+
+
+def ap_min_r(ranks: Ranks, groups: Groups, cutoff: int | None) -> Floats:
+    """Average precision over as many relevant items as fit above the cutoff."""
+    possible = np.minimum(ranks.relevant, np.inf if cutoff is None else cutoff)
+    return ranks.per_query(groups.query, _precisions(groups)) / possible
+
+
+def ap_hits(ranks: Ranks, groups: Groups, cutoff: int | None) -> Floats:
+    """Average precision over the hits in the top k."""
+    g, slots = groups, groups.slots
+    whole = slots == g.tied
+    sums = ranks.per_query(g.query, np.where(whole, _precisions(g), 0.0))
+    means = _mean(sums, ranks.per_query(g.query, np.where(whole, g.hits, 0)))
+    cut = np.flatnonzero((slots > 0) & ~whole)  # at most one group per query
+
+    def mean(x: Floats, row: Ints) -> Floats:
+        at = cut[row]
+        more = expected_precisions(g.nearer[at], g.before[at], slots[at], x, slots[at])
+        return _mean(sums[g.query[at]] + more, g.before[at] + x)
+
+    means[g.query[cut]] = mean_over_hits(g.tied[cut], g.hits[cut], slots[cut], mean)
+    return means
+
+
+def ap_hits_extreme(ranks: Ranks, limit: Ints, tie: Tie) -> Floats:
+    """The best or worst `ap_hits` over all orders of the ties.
+
+    Groups that are whole above the cutoff have their hits first (last); how many hits the group at
+    the cutoff has above it is chosen.
+    """
+    g = groups_of(ranks, "expected", limit)
+    slots = g.slots
+    cut = np.flatnonzero((slots > 0) & (slots < g.tied))
+    query = g.query[cut]
+    limit_of_whole = limit.copy()
+    limit_of_whole[query] = np.minimum(limit[query], g.nearer[cut])
+    whole = groups_of(ranks, tie, limit_of_whole)
+    sums = ranks.per_query(whole.query, _precisions(whole))
+    means = _mean(sums, ranks.per_query(whole.query, whole.slots))
+    least = np.maximum(0, slots[cut] - (g.tied[cut] - g.hits[cut]))
+    most = np.minimum(g.hits[cut], slots[cut])
+    choose = _best if tie == "best" else _worst
+    means[query] = choose(sums[query], g.before[cut], g.nearer[cut], slots[cut], least, most)
+    return means
+
+
+def _precisions(groups: Groups) -> Floats:
+    """float64 [m], (expected) sums of the precisions at the hits of each group that count."""
+    g = groups
+    if g.ordered:
+        result: Floats = np.where(g.slots > 0, (g.before + 1) / (g.nearer + 1), 0.0)
+        return result
+    return expected_precisions(g.nearer, g.before, g.tied, g.hits, g.slots)
+
+
+def expected_precisions(
     nearer: Ints, before: Ints, slots: Ints, hits: Ints | Floats, counted: Ints
 ) -> Floats:
     """Expected sum of the precisions at hits, for `hits` in random order in `slots` positions, of
@@ -46,92 +91,6 @@ def precisions(
     total = counted * pair + (before + 1 - (nearer + 1) * pair) * harmonic
     result: Floats = hits / np.maximum(slots, 1) * total
     return result
-
-
-@dataclass(frozen=True)
-class AveragePrecision(Measure):
-    """Average precision over all relevant items."""
-
-    stem = "AP"
-    about = "mean precision at the ranks of the relevant items; those beyond the cutoff count 0"
-    citation = "trec_eval's map and map_cut; ties: McSherry & Najork, ECIR 2008"
-    cut: ClassVar[Cut] = "optional"
-
-    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
-        precision = np.where(order.rank <= limit[order.query], order.nth / order.rank, 0.0)
-        return per_query(ranks, order.query, precision) / self._divisor(ranks)
-
-    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
-        g = groups
-        chunks = precisions(g.nearer, g.before, g.tied, g.hits, g.slots(limit))
-        return per_query(ranks, g.query, chunks) / self._divisor(ranks)
-
-    def _divisor(self, ranks: Ranks) -> Ints:
-        return ranks.relevant
-
-
-@dataclass(frozen=True)
-class AveragePrecisionOfCutoff(AveragePrecision):
-    """Average precision over as many relevant items as fit above the cutoff."""
-
-    stem = "AP_minR"
-    about = "sum of the precisions at the hits in the top k, divided by min(relevant items, k)"
-    citation = "INQUIRE: Vendrow et al., NeurIPS 2024 (arXiv 2411.02537)"
-    cut = "always"
-
-    def _divisor(self, ranks: Ranks) -> Ints:
-        return ranks.relevant if self.cutoff is None else np.minimum(ranks.relevant, self.cutoff)
-
-
-@dataclass(frozen=True)
-class AveragePrecisionOfHits(Measure):
-    """Average precision over the hits in the top k."""
-
-    stem = "AP_hits"
-    about = "mean precision at the hits in the top k; 0 where there are none"
-    citation = "mAP@k of papers on hashing, e.g. CroVCA (arXiv 2510.27584)"
-    cut = "always"
-
-    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
-        hit = order.rank <= limit[order.query]
-        sums = per_query(ranks, order.query, np.where(hit, order.nth / order.rank, 0.0))
-        return _mean(sums, per_query(ranks, order.query, hit))
-
-    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
-        g, slots = groups, groups.slots(limit)
-        whole = slots == g.tied
-        chunks = np.where(whole, precisions(g.nearer, g.before, g.tied, g.hits, slots), 0.0)
-        sums = per_query(ranks, g.query, chunks)
-        means = _mean(sums, per_query(ranks, g.query, np.where(whole, g.hits, 0)))
-        cut = np.flatnonzero((slots > 0) & ~whole)  # at most one group per query
-
-        def mean(x: Floats, row: Ints) -> Floats:
-            at = cut[row]
-            more = precisions(g.nearer[at], g.before[at], slots[at], x, slots[at])
-            return _mean(sums[g.query[at]] + more, g.before[at] + x)
-
-        means[g.query[cut]] = mean_over_hits(g.tied[cut], g.hits[cut], slots[cut], mean)
-        return means
-
-    def _extreme(self, ranks: Ranks, limit: Ints, tie: Literal["best", "worst"]) -> Floats:
-        """Groups that are whole above the cutoff have their hits first (last); how many hits the
-        group at the cutoff has above it is chosen.
-        """
-        g = groups_of(ranks)
-        slots = g.slots(limit)
-        cut = np.flatnonzero((slots > 0) & (slots < g.tied))
-        order, whole = order_of(ranks, tie), np.full(len(ranks), np.iinfo(np.int64).max)
-        whole[g.query[cut]] = g.nearer[cut]
-        limit_of_whole = np.minimum(limit, whole)
-        inside = order.rank <= limit_of_whole[order.query]
-        sums = per_query(ranks, order.query, np.where(inside, order.nth / order.rank, 0.0))
-        means = _mean(sums, per_query(ranks, order.query, inside))
-        query = g.query[cut]
-        least = np.maximum(0, slots[cut] - (g.tied[cut] - g.hits[cut]))
-        most = np.minimum(g.hits[cut], slots[cut])
-        choose = _best if tie == "best" else _worst
-        means[query] = choose(sums[query], g.before[cut], g.nearer[cut], slots[cut], least, most)
-        return means
 
 
 def _mean(sums: Floats, hits: Floats | Ints) -> Floats:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.measures.base import Floats, Ints
+from bittern.benchmarks.eval.measures.ranks import Floats, Ints
 
 _TABLE = 64
 _RANKS = np.arange(1, _TABLE + 1)

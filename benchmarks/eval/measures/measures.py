@@ -1,163 +1,80 @@
-"""The other measures, all of them by name, and what a measure is by chance."""
+"""All measures by name, and what a measure is by chance.
+
+A measure is one function: of groups of equal distance it gives the mean over random orders of the
+ties, of relevant items in one order their value. Except for `AP_hits`, measures only gain when a
+hit moves up, so their extremes are their values in the best and worst order.
+"""
 
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from bittern.benchmarks.eval.measures.average_precision import (
-    AveragePrecision,
-    AveragePrecisionOfCutoff,
-    AveragePrecisionOfHits,
-)
-from bittern.benchmarks.eval.measures.base import (
-    Floats,
-    Groups,
-    Ints,
-    Measure,
-    Order,
-    Ranks,
-    per_query,
+    ap,
+    ap_hits,
+    ap_hits_extreme,
+    ap_min_r,
 )
 from bittern.benchmarks.eval.measures.closed_form import discounts, mean_reciprocal, no_hit
+from bittern.benchmarks.eval.measures.ranks import TIES, Floats, Groups, Ints, Ranks, Tie, groups_of
 from bittern.errors import InvalidInputError
 
 
-@dataclass(frozen=True)
-class Hit(Measure):
+def hit(ranks: Ranks, groups: Groups, cutoff: int | None) -> Floats:
     """Whether there is a relevant item among the first k."""
-
-    stem = "hit"
-    about = "1 if any of the first k items is relevant, else 0"
-    citation = "success@k: Craswell & Hawking, TREC 2004 web track"
-    cut = "always"
-
-    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
-        first = (order.nth == 1) & (order.rank <= limit[order.query])
-        return per_query(ranks, order.query, first)
-
-    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
-        first = np.flatnonzero(groups.before == 0)
-        slots = groups.slots(limit)[first]
-        found = 1 - no_hit(groups.tied[first], groups.hits[first], slots)
-        return per_query(ranks, groups.query[first], found)
+    first = np.flatnonzero(groups.before == 0)
+    missed = no_hit(groups.tied[first], groups.hits[first], groups.slots[first])
+    return ranks.per_query(groups.query[first], 1 - missed)
 
 
-@dataclass(frozen=True)
-class ReciprocalRank(Measure):
-    """One over the rank of the first relevant item."""
+def reciprocal_rank(ranks: Ranks, groups: Groups, cutoff: int | None) -> Floats:
+    """One over the rank of the first relevant item.
 
-    stem = "MRR"
-    about = "1 / rank of the first relevant item; 0 where it is beyond the cutoff"
-    citation = "Voorhees, TREC-8 question answering; ties: McSherry & Najork, ECIR 2008"
-    cut = "optional"
-
-    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
-        first = (order.nth == 1) & (order.rank <= limit[order.query])
-        return per_query(ranks, order.query, np.where(first, 1 / order.rank, 0.0))
-
-    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
-        """Over the whole group; less what the orders with no hit above the cutoff have of it, for
-        which the rest of the group is a group of its own.
-        """
-        first = np.flatnonzero((groups.before == 0) & (groups.slots(limit) > 0))
-        nearer, tied, hits = groups.nearer[first], groups.tied[first], groups.hits[first]
-        slots = groups.slots(limit)[first]
-        means = mean_reciprocal(nearer, tied, hits)
-        missed = no_hit(tied, hits, slots)
-        late = np.flatnonzero((slots < tied) & (missed > 0))
-        beyond = slots[late]
-        means[late] -= missed[late] * mean_reciprocal(
-            nearer[late] + beyond, tied[late] - beyond, hits[late]
-        )
-        return per_query(ranks, groups.query[first], means)
-
-
-@dataclass(frozen=True)
-class CountOfHits(Measure):
-    """Hits above the cutoff, divided by something that ties do not change.
-
-    A group of g items, h of them hits, has h s/g in its first s positions on average.
+    Over the whole group; less what the orders with no hit above the cutoff have of it, for which
+    the rest of the group is a group of its own.
     """
-
-    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
-        hit = order.rank <= limit[order.query]
-        return per_query(ranks, order.query, hit) / self._divisor(ranks)
-
-    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
-        share = groups.hits * (groups.slots(limit) / groups.tied)
-        return per_query(ranks, groups.query, share) / self._divisor(ranks)
-
-    @abstractmethod
-    def _divisor(self, ranks: Ranks) -> Ints:
-        """int64 [q], at least 1."""
-
-
-@dataclass(frozen=True)
-class Precision(CountOfHits):
-    """Precision at k."""
-
-    stem = "P"
-    about = "relevant items among the first k, divided by k even where fewer are ranked"
-    citation = "trec_eval's P; ties: McSherry & Najork, ECIR 2008"
-    cut = "always"
-
-    def _divisor(self, ranks: Ranks) -> Ints:
-        return np.full(len(ranks), self.cutoff, np.int64)
-
-
-@dataclass(frozen=True)
-class Recall(CountOfHits):
-    """Recall at k."""
-
-    stem = "Recall"
-    about = "relevant items among the first k, divided by all relevant items"
-    citation = "trec_eval's recall; ties: McSherry & Najork, ECIR 2008"
-    cut = "always"
-
-    def _divisor(self, ranks: Ranks) -> Ints:
-        return ranks.relevant
-
-
-@dataclass(frozen=True)
-class RPrecision(CountOfHits):
-    """Precision at the number of relevant items."""
-
-    stem = "R-prec"
-    about = "precision at rank R, where R is the number of relevant items of the query"
-    citation = "trec_eval's Rprec; Buckley & Voorhees, SIGIR 2000"
-    cut = "never"
-
-    def _limit(self, ranks: Ranks) -> Ints:
-        return np.minimum(super()._limit(ranks), ranks.relevant)
-
-    def _divisor(self, ranks: Ranks) -> Ints:
-        return ranks.relevant
-
-
-@dataclass(frozen=True)
-class PrecisionInRadius(Measure):
-    """Precision within Hamming radius 2; ties do not change it, nor does a depth."""
-
-    stem = "P_H2"
-    about = (
-        "relevant share of the items within Hamming radius 2; 0 where there are none, undefined "
-        "(NaN) for other distances"
+    first = np.flatnonzero((groups.before == 0) & (groups.slots > 0))
+    nearer, tied, hits = groups.nearer[first], groups.tied[first], groups.hits[first]
+    slots = groups.slots[first]
+    means = mean_reciprocal(nearer, tied, hits)
+    missed = no_hit(tied, hits, slots)
+    late = np.flatnonzero((slots < tied) & (missed > 0))
+    beyond = slots[late]
+    means[late] -= missed[late] * mean_reciprocal(
+        nearer[late] + beyond, tied[late] - beyond, hits[late]
     )
-    citation = "hash lookup within Hamming radius 2: Liu et al., CVPR 2012 (KSH)"
-    cut = "never"
-
-    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
-        return _share(ranks)
-
-    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
-        return _share(ranks)
+    return ranks.per_query(groups.query[first], means)
 
 
-def _share(ranks: Ranks) -> Floats:
+def _hits(ranks: Ranks, groups: Groups) -> Floats:
+    """Hits that count: a group of g items, h of them hits, has h s/g in its first s positions."""
+    return ranks.per_query(groups.query, groups.hits * (groups.slots / groups.tied))
+
+
+def precision(ranks: Ranks, groups: Groups, cutoff: int | None) -> Floats:
+    """Precision at k."""
+    assert cutoff is not None
+    return _hits(ranks, groups) / cutoff
+
+
+def recall(ranks: Ranks, groups: Groups, cutoff: int | None) -> Floats:
+    """Recall at k."""
+    return _hits(ranks, groups) / ranks.relevant
+
+
+def r_precision(ranks: Ranks, groups: Groups, cutoff: int | None) -> Floats:
+    """Precision at the number of relevant items."""
+    cut = replace(groups, limit=np.minimum(groups.limit, ranks.relevant))
+    return _hits(ranks, cut) / ranks.relevant
+
+
+def precision_in_radius(ranks: Ranks, groups: Groups, cutoff: int | None) -> Floats:
+    """Precision within Hamming radius 2; ties do not change it, nor does a depth."""
     if ranks.within is None:
         return np.full(len(ranks), np.nan)
     items, relevant = ranks.within.T
@@ -165,75 +82,177 @@ def _share(ranks: Ranks) -> Floats:
     return share
 
 
-@dataclass(frozen=True)
-class NDCG(Measure):
+def ndcg(ranks: Ranks, groups: Groups, cutoff: int | None) -> Floats:
     """nDCG with linear gain."""
-
-    stem = "nDCG"
-    about = "sum of grade / log2(1 + rank), divided by that of the ideal ranking"
-    citation = "trec_eval's ndcg and ndcg_cut; Järvelin & Kekäläinen, TOIS 2002"
-    cut = "optional"
-
-    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
-        gains = np.where(order.rank <= limit[order.query], _discounted(order), 0.0)
-        return per_query(ranks, order.query, gains) / self._ideal(ranks)
-
-    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
-        discount = discounts(groups.nearer, groups.nearer + groups.slots(limit))
+    if groups.ordered:
+        gains = np.where(groups.slots > 0, groups.gain / np.log2(2.0 + groups.nearer), 0.0)
+    else:
+        discount = discounts(groups.nearer, groups.nearer + groups.slots)
         gains = groups.gain / groups.tied * discount
-        return per_query(ranks, groups.query, gains) / self._ideal(ranks)
-
-    def _ideal(self, ranks: Ranks) -> Floats:
-        query = np.repeat(np.arange(len(ranks)), np.diff(ranks.ideal_offsets))
-        rank = np.arange(1, len(query) + 1) - ranks.ideal_offsets[query]
-        gains = _discounted(Order(query, rank, rank, ranks.ideal))
-        counted = True if self.cutoff is None else rank <= self.cutoff
-        return per_query(ranks, query, np.where(counted, gains, 0.0))
+    query = np.repeat(np.arange(len(ranks)), np.diff(ranks.ideal_offsets))
+    rank = np.arange(1, len(query) + 1) - ranks.ideal_offsets[query]
+    counted = True if cutoff is None else rank <= cutoff
+    ideal = ranks.per_query(query, np.where(counted, ranks.ideal / np.log2(1.0 + rank), 0.0))
+    return ranks.per_query(groups.query, gains) / ideal
 
 
-def _discounted(order: Order) -> Floats:
-    result: Floats = order.grades / np.log2(1.0 + order.rank)
-    return result
+@dataclass(frozen=True)
+class Kind:
+    """A measure without its cutoff.
+
+    Attributes:
+        stem: its name without the cutoff.
+        cut: whether it has a cutoff.
+        value: its value for each query, float64 [q], of ranks, groups and cutoff.
+        about: what it is, in one line.
+        citation: where it is defined.
+        extreme: its best or worst value, where that is not the value in the best or worst order.
+    """
+
+    stem: str
+    cut: Literal["always", "optional", "never"]
+    value: Callable[[Ranks, Groups, int | None], Floats]
+    about: str
+    citation: str
+    extreme: Callable[[Ranks, Ints, Tie], Floats] | None = None
+
+    @property
+    def form(self) -> str:
+        """How it is written, k standing for a number: ``AP_hits@k``, or ``AP, AP@k``."""
+        forms = {"always": f"{self.stem}@k", "never": self.stem}
+        return forms.get(self.cut, f"{self.stem}, {self.stem}@k")
 
 
-_KINDS: tuple[type[Measure], ...] = (
-    AveragePrecisionOfHits,
-    AveragePrecisionOfCutoff,
-    AveragePrecision,
-    NDCG,
-    RPrecision,
-    Recall,
-    Precision,
-    ReciprocalRank,
-    Hit,
-    PrecisionInRadius,
+KINDS = (
+    Kind(
+        "AP_hits",
+        "always",
+        ap_hits,
+        "mean precision at the hits in the top k; 0 where there are none",
+        "mAP@k of papers on hashing, e.g. CroVCA (arXiv 2510.27584)",
+        ap_hits_extreme,
+    ),
+    Kind(
+        "AP_minR",
+        "always",
+        ap_min_r,
+        "sum of the precisions at the hits in the top k, divided by min(relevant items, k)",
+        "INQUIRE: Vendrow et al., NeurIPS 2024 (arXiv 2411.02537)",
+    ),
+    Kind(
+        "AP",
+        "optional",
+        ap,
+        "mean precision at the ranks of the relevant items; those beyond the cutoff count 0",
+        "trec_eval's map and map_cut; ties: McSherry & Najork, ECIR 2008",
+    ),
+    Kind(
+        "nDCG",
+        "optional",
+        ndcg,
+        "sum of grade / log2(1 + rank), divided by that of the ideal ranking",
+        "trec_eval's ndcg and ndcg_cut; Järvelin & Kekäläinen, TOIS 2002",
+    ),
+    Kind(
+        "R-prec",
+        "never",
+        r_precision,
+        "precision at rank R, where R is the number of relevant items of the query",
+        "trec_eval's Rprec; Buckley & Voorhees, SIGIR 2000",
+    ),
+    Kind(
+        "Recall",
+        "always",
+        recall,
+        "relevant items among the first k, divided by all relevant items",
+        "trec_eval's recall; ties: McSherry & Najork, ECIR 2008",
+    ),
+    Kind(
+        "P",
+        "always",
+        precision,
+        "relevant items among the first k, divided by k even where fewer are ranked",
+        "trec_eval's P; ties: McSherry & Najork, ECIR 2008",
+    ),
+    Kind(
+        "MRR",
+        "optional",
+        reciprocal_rank,
+        "1 / rank of the first relevant item; 0 where it is beyond the cutoff",
+        "Voorhees, TREC-8 question answering; ties: McSherry & Najork, ECIR 2008",
+    ),
+    Kind(
+        "hit",
+        "always",
+        hit,
+        "1 if any of the first k items is relevant, else 0",
+        "success@k: Craswell & Hawking, TREC 2004 web track",
+    ),
+    Kind(
+        "P_H2",
+        "never",
+        precision_in_radius,
+        "relevant share of the items within Hamming radius 2; 0 where there are none, undefined "
+        "(NaN) for other distances",
+        "hash lookup within Hamming radius 2: Liu et al., CVPR 2012 (KSH)",
+    ),
 )
-_BY_STEM = {kind.stem: kind for kind in _KINDS}
+_BY_STEM = {kind.stem: kind for kind in KINDS}
 _NAME = re.compile(r"([A-Za-z_0-9-]+)(?:@([1-9][0-9]{0,8}))?")
 
 
 @dataclass(frozen=True)
-class Listed:
-    """One line of the list of measures.
+class Measure:
+    """A retrieval measure.
 
     Attributes:
-        form: how it is written, k standing for a number: ``AP_hits@k``, or ``AP, AP@k``.
-        about: what it is.
-        citation: where it is defined.
+        kind: which.
+        cutoff: only ranks up to it count; None where the measure has none. Where the ranking is
+            known to a depth only, a measure without cutoff is cut at that depth.
     """
 
-    form: str
-    about: str
-    citation: str
+    kind: Kind
+    cutoff: int | None = None
 
+    @property
+    def name(self) -> str:
+        """E.g. ``AP_minR@50``."""
+        return self.kind.stem if self.cutoff is None else f"{self.kind.stem}@{self.cutoff}"
 
-def _form(kind: type[Measure]) -> str:
-    forms = {"always": f"{kind.stem}@k", "never": kind.stem}
-    return forms.get(kind.cut, f"{kind.stem}, {kind.stem}@k")
+    def of(self, ranks: Ranks, tie: Tie) -> Floats:
+        """Its value for each query.
 
+        Args:
+            ranks: where the relevant items stand.
+            tie: ``ranked``, the order (distance, row); ``expected``, the mean over uniformly
+                random orders inside every group of equal distance; ``best`` and ``worst``, the
+                extremes over those orders, query by query.
 
-MEASURES = tuple(Listed(_form(kind), kind.about, kind.citation) for kind in _KINDS)
-"""All there are."""
+        Returns:
+            float64 [q].
+
+        Raises:
+            InvalidInputError: the cutoff is beyond the depth to which ranks are known, or `tie`
+                is something else.
+        """
+        if tie not in TIES:
+            raise InvalidInputError(f"no such way to treat ties: {tie!r}; one of {TIES}")
+        limit = self._limit(ranks)
+        if self.kind.extreme and tie in ("best", "worst"):
+            return self.kind.extreme(ranks, limit, tie)
+        return self.kind.value(ranks, groups_of(ranks, tie, limit), self.cutoff)
+
+    def _limit(self, ranks: Ranks) -> Ints:
+        """int64 [q], the last rank that counts."""
+        limit, depth = ranks.ranked, ranks.depth
+        if depth is not None and (limit > depth).any():
+            if self.cutoff is not None and self.cutoff > depth:
+                raise InvalidInputError(
+                    f"{self.name} looks at {self.cutoff} ranks, and only {depth} are known: rank "
+                    f"deeper, or ask for {self.kind.stem}@{depth}"
+                )
+            limit = np.minimum(limit, depth)
+        return limit if self.cutoff is None else np.minimum(limit, self.cutoff)
 
 
 def measure(name: str) -> Measure:
@@ -248,11 +267,11 @@ def measure(name: str) -> Measure:
     if kind is None or kind.cut == ("always" if cutoff is None else "never"):
         raise InvalidInputError(
             f"no measure is called {name[:80]!r}; there are "
-            f"{', '.join(listed.form for listed in MEASURES)}, with a whole number from 1 for k, "
+            f"{', '.join(kind.form for kind in KINDS)}, with a whole number from 1 for k, "
             "e.g. AP_minR@50",
             field="measure",
         )
-    return kind(cutoff)
+    return Measure(kind, cutoff)
 
 
 _ENTRIES = 1 << 22

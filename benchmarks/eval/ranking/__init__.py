@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
-from bittern.benchmarks.eval.measures.base import Ranks
+from bittern.benchmarks.eval.measures.ranks import Ranks
 from bittern.benchmarks.eval.ranking.deep import Deep, ranked_candidates, reranked
 from bittern.benchmarks.eval.ranking.units import Limits, Stored, Units, Wanted
 from bittern.benchmarks.eval.ranking.whole import Search, Whole

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.measures.base import Ranks
+from bittern.benchmarks.eval.measures.ranks import Ranks
 from bittern.benchmarks.eval.ranking.units import (
     RADIUS,
     Ints,

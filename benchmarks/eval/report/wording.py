@@ -151,10 +151,10 @@ def by_task_and_group(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
 def meaning(name: str) -> str:
     """What a measure of this name is, and where it is defined; empty where it is unknown."""
     try:
-        found = measure(name)
+        kind = measure(name).kind
     except InvalidInputError:
         return ""
-    return f"{found.about} ({found.citation})"
+    return f"{kind.about} ({kind.citation})"
 
 
 FEWEST = 30
