@@ -198,10 +198,14 @@ class Ratio:
     target: str = ""
 
 
+RATIO_COLUMNS = {"": "", "against": "", "ratio": ".2f", "target": ""}
+
+
 def ratio_table(title: str, ratios: Sequence[Ratio], notes: Sequence[str] = ()) -> Table:
     """One row per ratio."""
-    columns = {"": "", "against": "", "ratio": ".2f", "target": ""}
-    return Table(title, columns, [[r.what, r.against, r.value, r.target] for r in ratios], notes)
+    return Table(
+        title, RATIO_COLUMNS, [[r.what, r.against, r.value, r.target] for r in ratios], notes
+    )
 
 
 @dataclass
@@ -244,11 +248,15 @@ class Report:
     def finish(self) -> Report:
         """Add the last tables: all targets, and failures."""
         if self.targets:
-            rows = [
-                Ratio(f"{where}: {r.what}", r.against, r.value, r.target)
-                for where, r in self.targets
-            ]
-            self.tables.append(ratio_table("Targets", rows))
+            rows: list[Sequence[Cell]] = []
+            for where in dict.fromkeys(where for where, _ in self.targets):
+                rows.append([where])
+                rows += [
+                    [f"  {r.what}", r.against, r.value, r.target]
+                    for each, r in self.targets
+                    if each == where
+                ]
+            self.tables.append(Table("Targets", RATIO_COLUMNS, rows))
         if failed := self.values.get("failed"):
             self.tables.append(Table("Not measured", {"": ""}, [[why] for why in failed]))
         return self

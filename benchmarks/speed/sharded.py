@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def _batches(collection: Collection, engine: ShardedEngine, rounds: int, report:
     blocks = CodeBlocks.of(collection.rows, collection.codes)
     one, cores = FlatEngine(blocks, threads=1), FlatEngine(blocks, threads=SHARDS)
     lines: list[list[Cell]] = []
-    measured = []
+    measured: list[dict[str, Any]] = []
     for metric in METRICS:
         for batch in BATCHES:
             say(f"{metric}, batches of {batch}")
@@ -107,23 +108,23 @@ def _batches(collection: Collection, engine: ShardedEngine, rounds: int, report:
             times = interleaved(turns, rounds=rounds, warmup=_WARMING_TURNS)
             milliseconds = [times.time(name, 1e3).median for name in turns]
             ratios = [times.ratio(_SHARDS, to) for to in (_ONE, _CORES)]
-            sent, received = (len(pickle.dumps(message, 5)) for message in (queries, found))
-            name = f"{metric}, {batch}"
-            lines.append([name, *milliseconds, *ratios, sent, received])
-            measured.append(times)
+            lines.append([f"{metric}, {batch}", *milliseconds, *ratios])
+            sizes = [len(pickle.dumps(message, 5)) for message in (queries, found)]
+            measured.append({"seconds": times, "bytes_to_and_from_each_shard": sizes})
     table = Table(
         "A batch of queries, one process or two actors: milliseconds (medians), and ratios",
         {
             **{"metric, batch": "", _ONE: ".2f", _CORES: ".2f", _SHARDS: ".2f"},
-            **{"to 1 thread": ".2f", "to 2 threads": ".2f", "bytes sent": ",", "received": ","},
+            **{"to 1 thread": ".2f", "to 2 threads": ".2f"},
         },
         lines,
         [
             "Each actor has one thread. The answers were compared: the same rows at the same",
-            "distances, bit for bit. sent, received: by each shard.",
+            "distances, bit for bit. For one asymmetric query, each shard was sent and sent back",
+            "{:,} and {:,} bytes.".format(*measured[0]["bytes_to_and_from_each_shard"]),
         ],
     )
-    report.add("batches", table, seconds=measured)
+    report.add("batches", table, batches=measured)
 
 
 def _filters(collection: Collection, engine: ShardedEngine, rounds: int, report: Report) -> None:

@@ -47,7 +47,10 @@ def test_a_table_that_fails_does_not_stop_the_others() -> None:
     report.add_targets("archives", targets)
     disk, last, failed = report.finish().tables
     assert disk.title == "disk"
-    assert list(last.cells()) == [["archives: memory", "bits / 8", "2.00", "<= 2.5"]]
+    assert list(last.cells()) == [
+        ["archives"],
+        ["  memory", "bits / 8", "2.00", "<= 2.5"],
+    ]
     assert failed.rows == [["exact failed: RuntimeError: no room"]]
 
 
