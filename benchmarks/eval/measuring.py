@@ -1,6 +1,6 @@
 """One cell: a system fitted at one length with each of its seeds, ranked, measured and timed.
 
-Rankings use arithmetic that keeps ties (`systems.vectors`), which nobody would deploy, so the time
+Rankings use arithmetic that keeps ties (`systems.exact`), which nobody would deploy, so the time
 of a search is measured apart: the same stored rows go into an exact index that is in use, codes
 into the product's own engine, vectors and product quantizers into Faiss. Only the search is timed,
 of a query that is embedded, centred and hashed already, for its nearest rows, each window on its

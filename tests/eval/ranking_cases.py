@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bittern.benchmarks.eval.measures.ranks import Ranks
 from bittern.benchmarks.eval.ranking import Limits, Searched, Settings, rank
 from bittern.benchmarks.eval.systems.base import Metric
-from bittern.benchmarks.eval.systems.vectors import cosine_distances
+from bittern.benchmarks.eval.systems.exact import cosine_distances
 from bittern.benchmarks.eval.tasks import Relevance
 from bittern.hashing.codes import pack
 from bittern.index.engines.queries import Queries

@@ -12,7 +12,6 @@ import pytest
 
 from bittern.benchmarks.eval.measures import Tie, measure
 from bittern.benchmarks.eval.measures import closed_form as draws
-from bittern.benchmarks.eval.measures.ranks import Ranks
 from bittern.benchmarks.eval.measures.closed_form import (
     discounts,
     mean_over_hits,
@@ -20,6 +19,7 @@ from bittern.benchmarks.eval.measures.closed_form import (
     no_hit,
     reciprocals,
 )
+from bittern.benchmarks.eval.measures.ranks import Ranks
 
 NAMES = ("AP_hits@1000", "AP_minR@1000", "AP", "AP@1000", "nDCG", "nDCG@1000", "R-prec")
 MORE = ("Recall@1000", "P@1000", "MRR", "MRR@1000", "hit@1000")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bittern.benchmarks.eval.systems.vectors import (
+from bittern.benchmarks.eval.systems.exact import (
     cosine_distances,
     squared_distances,
     unit,

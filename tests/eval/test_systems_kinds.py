@@ -8,9 +8,10 @@ import pytest
 
 from bittern.benchmarks.eval.systems.base import Training
 from bittern.benchmarks.eval.systems.codes import FittedCodes, TrainingFree
+from bittern.benchmarks.eval.systems.exact import unit
 from bittern.benchmarks.eval.systems.quantized import ProductQuantizer, train_quantizer
 from bittern.benchmarks.eval.systems.selection import UNLABELLED
-from bittern.benchmarks.eval.systems.vectors import FloatVectors, unit
+from bittern.benchmarks.eval.systems.vectors import FloatVectors
 from bittern.errors import CodeError, InvalidInputError
 from bittern.hashing.codes import asymmetric_distance, hamming_distance, pack
 from bittern.hashing.training_free import fit

@@ -74,6 +74,54 @@ class Fitted(Protocol):
         ...
 
 
+class FittedSystem(ABC):
+    """A `Fitted` that checks its input; its subclasses have the attributes of `Fitted`.
+
+    Attributes:
+        dim: length of an embedding.
+    """
+
+    dim: int
+    bits: int | None = None
+    bytes_per_row: float
+    metrics: tuple[Metric, ...]
+    digest: str
+
+    def encode_items(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
+        """See `Fitted.encode_items`.
+
+        Raises:
+            CodeError: a value is not finite; says in which row.
+        """
+        return self._items(checked(embeddings, self.dim, "items"))
+
+    def encode_queries(self, embeddings: NDArray[np.float32], metric: Metric) -> Any:
+        """See `Fitted.encode_queries`.
+
+        Raises:
+            CodeError: a value is not finite; says in which row.
+            InvalidInputError: no such distance.
+        """
+        if metric not in self.metrics:
+            raise InvalidInputError(
+                f"this system offers {' and '.join(self.metrics)} distances, not {metric!r}",
+                field="metric",
+            )
+        return self._queries(checked(embeddings, self.dim, "queries"), metric)
+
+    @abstractmethod
+    def _items(self, rows: NDArray[np.float32]) -> NDArray[Any]:
+        """What is kept of checked items, float32 [n, dim]."""
+
+    @abstractmethod
+    def _queries(self, rows: NDArray[np.float32], metric: Metric) -> Any:
+        """Checked queries, float32 [q, dim], as `distances` takes them."""
+
+    @abstractmethod
+    def distances(self, queries: Any, stored: NDArray[Any], first: int, last: int) -> NDArray[Any]:
+        """See `Fitted.distances`."""
+
+
 class System(ABC):
     """Something that is fitted on a training part, at a code length, with a seed.
 
@@ -172,19 +220,6 @@ def checked_training(training: Training) -> Training:
         if not len(checked(rows, dim, what)):
             raise CodeError(f"there are no {what}: nothing can be fitted on none")
     return training
-
-
-def check_metric(metric: Metric, offered: tuple[Metric, ...]) -> Metric:
-    """Return `metric` if it is among those offered.
-
-    Raises:
-        InvalidInputError: it is not.
-    """
-    if metric not in offered:
-        raise InvalidInputError(
-            f"this system offers {' and '.join(offered)} distances, not {metric!r}", field="metric"
-        )
-    return metric
 
 
 def centres(training: Training) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

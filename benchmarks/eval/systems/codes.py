@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.systems.base import (
+    FittedSystem,
     Metric,
     System,
     Training,
-    check_metric,
-    checked,
     checked_training,
     digest_of,
 )
@@ -79,8 +78,8 @@ class TrainingFree(System):
         return FittedCodes(hasher, training.item_side, training.query_side)
 
 
-class FittedCodes:
-    """Codes of a hasher; see `base.Fitted`.
+class FittedCodes(FittedSystem):
+    """Codes of a hasher, uint8 [n, bits/8]; queries by their codes (symmetric) or logits.
 
     Attributes:
         hasher: what makes the logits.
@@ -95,30 +94,17 @@ class FittedCodes:
     metrics: tuple[Metric, ...] = ("symmetric", "asymmetric")
 
     def __init__(self, hasher: Hasher, item_side: str, query_side: str, digest: str = "") -> None:
-        self.hasher = hasher
+        self.hasher, self.dim = hasher, hasher.dim
         self._item_side, self._query_side = item_side, query_side
-        self.bits: int | None = hasher.bits
+        self.bits = hasher.bits
         self.bytes_per_row = hasher.bits / 8
         head = {"items": item_side, "queries": query_side, "hasher": digest or hasher.config()}
         self.digest = digest_of(head, {} if digest else hasher.tensors())
 
-    def encode_items(self, embeddings: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Codes of items, uint8 [n, bits/8].
-
-        Raises:
-            CodeError: a value is not finite; says in which row.
-        """
-        rows = checked(embeddings, self.hasher.dim, "items")
+    def _items(self, rows: NDArray[np.float32]) -> NDArray[np.uint8]:
         return pack(self.hasher.logits(rows, self._item_side))
 
-    def encode_queries(self, embeddings: NDArray[np.float32], metric: Metric) -> Queries:
-        """Queries by their codes (symmetric) or their logits (asymmetric).
-
-        Raises:
-            CodeError: a value is not finite; says in which row.
-        """
-        check_metric(metric, self.metrics)
-        rows = checked(embeddings, self.hasher.dim, "queries")
+    def _queries(self, rows: NDArray[np.float32], metric: Metric) -> Queries:
         logits = self.hasher.logits(rows, self._query_side)
         return (
             Queries.of_codes(pack(logits)) if metric == "symmetric" else Queries.of_logits(logits)

@@ -23,13 +23,12 @@ from bittern.benchmarks.eval.systems.base import (
     Metric,
     System,
     Training,
-    check_metric,
-    checked,
     checked_training,
     digest_of,
 )
 from bittern.benchmarks.eval.systems.codes import FittedCodes
-from bittern.benchmarks.eval.systems.vectors import UNIT_BITS, FittedVectors, whole
+from bittern.benchmarks.eval.systems.exact import UNIT_BITS, whole
+from bittern.benchmarks.eval.systems.vectors import FittedVectors
 from bittern.errors import InvalidInputError
 from bittern.hashing.aligned import AlignedHasher
 from bittern.hashing.codes import MAX_BITS, MIN_BITS
@@ -279,7 +278,7 @@ class FittedAligned(FittedVectors):
     """Aligned, centred and rotated embeddings: the logits of an aligned hasher."""
 
     def __init__(self, hasher: AlignedHasher) -> None:
-        super().__init__("float32", hasher.dim, None, None)
+        super().__init__("float32", hasher.dim)
         self.bytes_per_row = 4.0 * hasher.bits
         self.digest = digest_of({"vectors": "aligned", **hasher.config()}, hasher.tensors())
         longest = max(float(np.linalg.norm(m, axis=0).max()) for m in hasher.maps.values())
@@ -288,24 +287,11 @@ class FittedAligned(FittedVectors):
         self._maps = {side: whole(matrix / scale) for side, matrix in hasher.maps.items()}
         self._offsets, self._unit = hasher.offsets, scale * 2.0 ** (-2 * UNIT_BITS)
 
-    def encode_items(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Aligned items, float32 [n, components].
+    def _items(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._aligned(rows, GLOSS)
 
-        Raises:
-            CodeError: a value is not finite; says in which row.
-        """
-        return self._aligned(checked(embeddings, self.dim, "items"), GLOSS)
-
-    def encode_queries(
-        self, embeddings: NDArray[np.float32], metric: Metric
-    ) -> NDArray[np.float32]:
-        """Queries, centred and rotated alike, float32 [q, components].
-
-        Raises:
-            CodeError: a value is not finite; says in which row.
-        """
-        check_metric(metric, self.metrics)
-        return self._aligned(checked(embeddings, self.dim, "queries"), WORDS)
+    def _queries(self, rows: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+        return self._aligned(rows, WORDS)
 
     def _aligned(self, rows: NDArray[np.float32], side: str) -> NDArray[np.float32]:
         moved: NDArray[np.float32] = (

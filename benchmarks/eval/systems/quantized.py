@@ -20,8 +20,6 @@ float32, where equal rows in different batches may come to different codes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,17 +27,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.systems.base import (
+    FittedSystem,
     Metric,
     System,
     Training,
     centres,
-    check_metric,
     checked,
     checked_training,
     digest_of,
 )
 from bittern.benchmarks.eval.systems.codes import DRAWS
-from bittern.benchmarks.eval.systems.vectors import (
+from bittern.benchmarks.eval.systems.exact import (
     UNIT_BITS,
     Matrix,
     squared_distances,
@@ -47,6 +45,7 @@ from bittern.benchmarks.eval.systems.vectors import (
     whole,
 )
 from bittern.errors import InvalidInputError
+from bittern.index.engines.threads import faiss_threads
 
 _BLOCK_ROWS = 4096
 _CENTROIDS = 256
@@ -78,7 +77,9 @@ def train_quantizer(
         )
     items = np.ascontiguousarray(items, dtype=np.float32)
     rotation = None
-    with _one_thread():
+    # So few rows are too little work to share out: on busy cores, threads wait for each other
+    # thirty times as long as one would take.
+    with faiss_threads(1):
         if rotate:
             rotation = faiss.OPQMatrix(dim, subvectors)
             rotation.pq = _quantizer(dim, subvectors, seed)
@@ -88,21 +89,6 @@ def train_quantizer(
         quantizer = _quantizer(dim, subvectors, seed)
         quantizer.train(items)
     return quantizer, rotation
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """So few rows are too little work to share out: on busy cores, threads wait for each other
-    thirty times as long as one would take.
-    """
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def _quantizer(dim: int, subvectors: int, seed: int) -> Any:
@@ -154,8 +140,11 @@ class ProductQuantizer(System):
         )
 
 
-class FittedQuantizer:
-    """A trained product quantizer; see `base.Fitted`.
+class FittedQuantizer(FittedSystem):
+    """A trained product quantizer.
+
+    Stored are codes, uint8 [n, bits/8]: the number of the nearest centroid of each subvector.
+    Queries are float64 [q, dim], whole numbers: turned, or decoded again for symmetric distances.
 
     Args:
         pq: Faiss' quantizer, trained.
@@ -178,40 +167,27 @@ class FittedQuantizer:
         turn = None
         if rotation is not None:
             turn = faiss.vector_to_array(rotation.A).reshape(dim, dim)
-        self._dim, self._means = dim, means
+        self.dim, self._means = dim, means
         self._turn = None if turn is None else whole(turn)
         self._centroids = centroids.astype(np.float64)
         # What is decoded may be longer than a unit vector: leave room for the longest.
         longest = math.sqrt((self._centroids**2).sum(axis=2).max(axis=1).sum())
         self._positions = UNIT_BITS - max(0, math.ceil(math.log2(max(longest, 1.0))))
-        self.bits: int | None = 8 * pq.M
+        self.bits = 8 * pq.M
         self.bytes_per_row = float(pq.M)
         arrays = {"centroids": centroids, "items": means[0], "queries": means[1]}
         if turn is not None:
             arrays["rotation"] = turn
         self.digest = digest_of({"quantizer": "pq" if turn is None else "opq"}, arrays)
 
-    def encode_items(self, embeddings: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Codes of items, uint8 [n, bits/8]: number of the nearest centroid of each part.
-
-        Raises:
-            CodeError: a value is not finite; says in which row.
-        """
-        rows = checked(embeddings, self._dim, "items")
+    def _items(self, rows: NDArray[np.float32]) -> NDArray[np.uint8]:
         out = np.empty((len(rows), len(self._centroids)), dtype=np.uint8)
         for start in range(0, len(rows), _BLOCK_ROWS):
             block = self._turned(rows[start : start + _BLOCK_ROWS] - self._means[0])
             out[start : start + _BLOCK_ROWS] = self._coded(block)
         return out
 
-    def encode_queries(self, embeddings: NDArray[np.float32], metric: Metric) -> Matrix:
-        """Queries as they are compared, float64 [q, dim]: turned, or decoded again.
-
-        Raises:
-            CodeError: a value is not finite; says in which row.
-        """
-        check_metric(metric, self.metrics)
-        rows = checked(embeddings, self._dim, "queries")
+    def _queries(self, rows: NDArray[np.float32], metric: Metric) -> Matrix:
         turned = self._turned(rows - self._means[1])
         if metric == "asymmetric":
             return whole(turned, self._positions)
@@ -236,7 +212,6 @@ class FittedQuantizer:
         """
         import faiss
 
-        check_metric(metric, self.metrics)
         subvectors, _, width = self._centroids.shape
         kind: Any = faiss.IndexPQ
         index = kind(subvectors * width, subvectors, 8, faiss.METRIC_L2)
@@ -254,7 +229,7 @@ class FittedQuantizer:
         Raises:
             CodeError: a value is not finite; says in which row.
         """
-        rows = checked(queries, self._dim, "queries")
+        rows = checked(queries, self.dim, "queries")
         return self._turned(rows - self._means[1]).astype(np.float32)
 
     def _turned(self, centred: NDArray[np.float32]) -> Matrix:
