@@ -83,7 +83,7 @@ def precision_in_radius(ranks: Ranks, groups: Groups, cutoff: int | None) -> Flo
 
 
 def ndcg(ranks: Ranks, groups: Groups, cutoff: int | None) -> Floats:
-    """nDCG with linear gain."""
+    """NDCG with linear gain."""
     if groups.ordered:
         gains = np.where(groups.slots > 0, groups.gain / np.log2(2.0 + groups.nearer), 0.0)
     else:

@@ -130,11 +130,11 @@ def rank(
         entries = reranked(entries, settings.rerank, queries, rows, units, wanted, limits)
     if deep:
         entries = entries.to_depth(deep)
-    nearest = entries.nearest.first(settings.keep)
-    hits = nearest.units if not len(units) else units.items[nearest.units]
+    nearest = entries.nearest[:, : settings.keep]
+    hits = units.items[nearest["unit"]] if len(units) else nearest["unit"]
     return Ranking(
         entries.ranks(wanted, ranked, deep),
-        np.where(nearest.units < 0, -1, hits),
-        nearest.distances,
-        nearest.rows,
+        np.where(nearest["unit"] < 0, -1, hits),
+        nearest["distance"],
+        nearest["row"],
     )

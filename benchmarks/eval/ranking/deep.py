@@ -29,14 +29,15 @@ from bittern.benchmarks.eval.ranking.units import (
     offsets_of,
 )
 from bittern.benchmarks.eval.ranking.whole import (
+    NEAREST,
     Entries,
-    Nearest,
     Search,
     Whole,
-    in_lists,
+    entries_of,
     joined,
+    no_nearest,
 )
-from bittern.benchmarks.eval.systems.vectors import cosine_distances
+from bittern.benchmarks.eval.systems.exact import cosine_distances
 from bittern.errors import InvalidInputError
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.flat import FlatEngine
@@ -58,25 +59,17 @@ class _Found:
 
     Attributes:
         offsets: int64 [q + 1].
-        units: int64, in order of (distance, unit).
-        distances: float64.
-        rows: int64, the nearest row of each unit.
+        nearest: `NEAREST` [f], in order of (distance, unit).
         reach: float64 [q], all units that are nearer are here; infinite where all units are.
     """
 
     offsets: Ints
-    units: Ints
-    distances: NDArray[np.float64]
-    rows: Ints
+    nearest: NDArray[np.void]
     reach: NDArray[np.float64]
 
     @property
     def counts(self) -> Ints:
         return np.diff(self.offsets)
-
-    @property
-    def queries(self) -> Ints:
-        return np.repeat(np.arange(len(self.reach)), self.counts)
 
 
 class Deep:
@@ -155,26 +148,28 @@ class Deep:
     def _search(self, queries: Queries, count: int) -> _Found:
         lists = self._engine.search(queries, count)
         counts = np.array([len(one) for one in lists], dtype=np.int64)
-        rows = np.concatenate([one.rows for one in lists])
-        distances = np.concatenate([one.distances for one in lists])
-        ends = np.cumsum(counts)
-        reach = np.where(counts == self._units.rows, np.inf, distances[ends - 1])
+        nearest = np.empty(counts.sum(), NEAREST)
+        nearest["row"] = np.concatenate([one.rows for one in lists])
+        nearest["distance"] = np.concatenate([one.distances for one in lists])
+        reach = nearest["distance"][np.cumsum(counts) - 1]
+        reach = np.where(counts == self._units.rows, np.inf, reach)
         if self._units.single:
-            return _Found(offsets_of(counts), rows, distances, rows, reach)
-        units = np.searchsorted(self._units.starts, rows, "right") - 1
+            nearest["unit"] = nearest["row"]
+            return _Found(offsets_of(counts), nearest, reach)
+        nearest["unit"] = np.searchsorted(self._units.starts, nearest["row"], "right") - 1
         number = np.repeat(np.arange(len(lists)), counts)
         # A unit's first row in the order of the list is its nearest.
-        _, first = np.unique(number * len(self._units) + units, return_index=True)
+        _, first = np.unique(number * len(self._units) + nearest["unit"], return_index=True)
         first.sort()
         counts = np.bincount(number[first], minlength=len(lists))
-        return _Found(offsets_of(counts), units[first], distances[first], rows[first], reach)
+        return _Found(offsets_of(counts), nearest[first], reach)
 
     def _enough(self, found: _Found, queries: Queries, wanted: Wanted) -> NDArray[np.bool_]:
         """For which queries the depth is complete."""
         complete = np.isinf(found.reach)
         deep = found.counts >= self._depth
-        last = np.minimum(found.offsets[:-1] + self._depth - 1, len(found.distances) - 1)
-        limits = found.distances[last]
+        last = np.minimum(found.offsets[:-1] + self._depth - 1, len(found.nearest) - 1)
+        limits = found.nearest["distance"][last]
         enough = complete | (deep & (found.reach > limits))
         for query in np.flatnonzero(deep & ~enough):
             enough[query] = not self._is_relevant_at(queries, int(query), wanted, limits[query])
@@ -194,45 +189,31 @@ class Deep:
         return bool((np.minimum.reduceat(distances, begins) == distance).any())
 
     def _placed(self, found: _Found, wanted: Wanted, keep: int, metric: str) -> Entries:
-        standing = in_lists(found.distances, found.offsets)
-        queries = found.queries
-        at, relevant = lookup(queries, found.units, wanted, len(self._units))
-        kept = np.flatnonzero(relevant & (standing.nearer < self._depth))
+        entries = entries_of(found.nearest, found.offsets)
+        queries = entries["query"]
+        at, relevant = lookup(queries, entries["unit"], wanted, len(self._units))
         within = None
         if metric == "hamming":
-            near = found.distances <= RADIUS
-            within = np.stack(
-                [
-                    np.bincount(queries[near], minlength=len(wanted)),
-                    np.bincount(queries[near & relevant], minlength=len(wanted)),
-                ],
-                axis=1,
-            ).astype(np.int64)
-        return Entries(
-            queries[kept],
-            found.units[kept],
-            wanted.grades[at[kept]],
-            standing.nearer[kept],
-            standing.before[kept],
-            standing.tied[kept],
-            _first(found, keep),
-            within,
-        )
+            near = found.nearest["distance"] <= RADIUS
+            counted = (queries[near], queries[near & relevant])
+            within = np.stack([np.bincount(c, minlength=len(wanted)) for c in counted], axis=1)
+            within = within.astype(np.int64)
+        kept = np.flatnonzero(relevant & (entries["nearer"] < self._depth))
+        entries = entries[kept]
+        entries["grade"] = wanted.grades[at[kept]]
+        return Entries(entries, _first(found, keep), within)
 
     def _whole(self, search: Search, wanted: Wanted, keep: int) -> Entries:
         whole = Whole(search, self._stored, wanted, keep, self._limits)
         return whole.entries().to_depth(self._depth)
 
 
-def _first(found: _Found, keep: int) -> Nearest:
+def _first(found: _Found, keep: int) -> NDArray[np.void]:
     """The first `keep` units of each query."""
-    nearest = Nearest.none(len(found.reach), keep)
+    nearest = no_nearest(len(found.reach), keep)
     columns = np.arange(keep)
-    there = columns < found.counts[:, None]
-    ranks = (found.offsets[:-1, None] + columns)[there]
-    nearest.units[there] = found.units[ranks]
-    nearest.distances[there] = found.distances[ranks]
-    nearest.rows[there] = found.rows[ranks]
+    known = columns < found.counts[:, None]
+    nearest[known] = found.nearest[(found.offsets[:-1, None] + columns)[known]]
     return nearest
 
 
@@ -273,12 +254,13 @@ def ranked_candidates(
         )
         one = search.subset(np.array([query]))
         found = Whole(one, stored, mine, keep, limits).entries()
-        nearest = Nearest.none(1, min(keep, len(units)))
-        chosen = found.nearest.units[0]
-        nearest.units[0, : len(chosen)] = given[chosen]
-        nearest.distances[0, : len(chosen)] = found.nearest.distances[0]
-        nearest.rows[0, : len(chosen)] = numbers[found.nearest.rows[0]]
-        subsets.append(replace(found, units=given[found.units], nearest=nearest))
+        entries, own_nearest = found.relevant.copy(), found.nearest[0].copy()
+        entries["unit"] = given[entries["unit"]]
+        own_nearest["unit"] = given[own_nearest["unit"]]
+        own_nearest["row"] = numbers[own_nearest["row"]]
+        nearest = no_nearest(1, min(keep, len(units)))
+        nearest[0, : len(own_nearest)] = own_nearest
+        subsets.append(Entries(entries, nearest, found.within))
     return joined(subsets, [np.array([query]) for query in range(len(subsets))])
 
 
@@ -305,62 +287,50 @@ def reranked(
     Raises:
         InvalidInputError: a cosine is not a number.
     """
-    top = entries.nearest.first(count)
-    anew = Nearest.none(*top.units.shape)
-    each = max(1, top.units.shape[1] * units.rows // max(len(units), 1))
+    top = entries.nearest[:, :count]
+    anew = no_nearest(*top.shape)
+    each = max(1, top.shape[1] * units.rows // max(len(units), 1))
     size = max(1, limits.block_bytes // (12 * each * rows.dim))
     blocks = [slice(begin, begin + size) for begin in range(0, len(queries), size)]
 
     def block(some: slice) -> None:
-        own = _by_cosine(queries[some], top.units[some], rows, units, some.start)
-        anew.put(np.arange(len(queries))[some], own)
+        anew[some] = _by_cosine(queries[some], top["unit"][some], rows, units, some.start)
 
     for_each(block, blocks, limits.threads or usable_cores())
-    return _joined(entries, anew, wanted, len(units))
+    ranked = anew["unit"] >= 0
+    first = entries_of(anew[ranked], offsets_of(ranked.sum(axis=1)))
+    at, relevant = lookup(first["query"], first["unit"], wanted, len(units))
+    first = first[relevant]
+    first["grade"] = wanted.grades[at[relevant]]
+    nearest = np.concatenate([anew, entries.nearest[:, count:]], axis=1)
+    behind = _behind(entries, anew.shape[1])
+    return Entries(np.concatenate([first, behind]), nearest, None)
 
 
-def _joined(entries: Entries, anew: Nearest, wanted: Wanted, units: int) -> Entries:
-    """Entries of units that were re-ranked, and those behind them."""
-    count = anew.units.shape[1]
-    there = anew.units >= 0
-    number = np.repeat(np.arange(len(there)), there.sum(axis=1))
-    standing = in_lists(anew.distances[there], offsets_of(there.sum(axis=1)))
-    at, relevant = lookup(number, anew.units[there], wanted, units)
-    behind = entries.rank > count
-    nearer = np.maximum(entries.nearer[behind], count)
-    rank = entries.rank[behind]
-    tied = entries.nearer[behind] + entries.tied[behind] - nearer
-    old = entries.nearest
-    return replace(
-        entries,
-        queries=np.concatenate([number[relevant], entries.queries[behind]]),
-        units=np.concatenate([anew.units[there][relevant], entries.units[behind]]),
-        grades=np.concatenate([wanted.grades[at[relevant]], entries.grades[behind]]),
-        nearer=np.concatenate([standing.nearer[relevant], nearer]),
-        before=np.concatenate([standing.before[relevant], rank - 1 - nearer]),
-        tied=np.concatenate([standing.tied[relevant], tied]),
-        nearest=Nearest(
-            np.concatenate([anew.units, old.units[:, count:]], axis=1),
-            np.concatenate([anew.distances, old.distances[:, count:]], axis=1),
-            np.concatenate([anew.rows, old.rows[:, count:]], axis=1),
-        ),
-        within=None,
-    )
+def _behind(entries: Entries, count: int) -> NDArray[np.void]:
+    """Entries that are not among the `count` nearest, whose groups begin behind those."""
+    kept = entries.rank > count
+    old, rank = entries.relevant[kept], entries.rank[kept]
+    found = old.copy()
+    found["nearer"] = np.maximum(old["nearer"], count)
+    found["before"] = rank - 1 - found["nearer"]
+    found["tied"] = old["nearer"] + old["tied"] - found["nearer"]
+    return found
 
 
 def _by_cosine(
     queries: NDArray[np.float32], chosen: Ints, rows: EmbeddedRows, units: Units, first: int
-) -> Nearest:
-    """Units [q, n] (-1 for none) in order of their cosine."""
-    found = Nearest.none(*chosen.shape)
-    there = chosen >= 0
-    if not there.any():
+) -> NDArray[np.void]:
+    """Units [q, n] (-1 for none) in order of their cosine: `NEAREST` [q, n]."""
+    found = no_nearest(*chosen.shape)
+    known = chosen >= 0
+    if not known.any():
         return found
-    numbers, begins = units.rows_of(chosen[there])
+    numbers, begins = units.rows_of(chosen[known])
     ends = np.append(begins, len(numbers))
     unique, inverse = np.unique(numbers, return_inverse=True)
     embeddings = rows.read(unique)
-    of_query = offsets_of(there.sum(axis=1))
+    of_query = offsets_of(known.sum(axis=1))
     distances = np.empty(len(numbers))
     for query, vector in enumerate(queries):
         own = slice(ends[of_query[query]], ends[of_query[query + 1]])
@@ -371,13 +341,9 @@ def _by_cosine(
                 "items that are not finite"
             )
     nearest = first_least(distances, begins)
-    averages = np.add.reduceat(distances, begins) / np.diff(ends)
-    means = averages if units.mean else distances[nearest]
-    found.units[there], found.distances[there] = chosen[there], means
-    found.rows[there] = numbers[nearest]
-    order = np.lexsort((found.units, found.distances), axis=1)
-    return Nearest(
-        np.take_along_axis(found.units, order, axis=1),
-        np.take_along_axis(found.distances, order, axis=1),
-        np.take_along_axis(found.rows, order, axis=1),
-    )
+    means = np.add.reduceat(distances, begins) / np.diff(ends)
+    found["unit"][known] = chosen[known]
+    found["distance"][known] = means if units.mean else distances[nearest]
+    found["row"][known] = numbers[nearest]
+    order = np.lexsort((found["unit"], found["distance"]), axis=1)
+    return np.take_along_axis(found, order, axis=1)

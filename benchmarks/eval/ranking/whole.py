@@ -8,8 +8,7 @@ distances sorted; both give the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -33,13 +32,26 @@ _COUNTABLE = 1 << 16
 """Whole numbers below it are counted, and sorted by radix."""
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Of wanted units, what one tile adds: see `Entries`."""
+ENTRY = np.dtype(
+    [
+        ("query", np.int64),
+        ("unit", np.int64),
+        ("grade", np.int32),
+        ("nearer", np.int64),
+        ("before", np.int64),
+        ("tied", np.int64),
+    ]
+)
+"""A ranked relevant unit of a query: its grade, how many units are strictly nearer, how many are as
+near and come before it, and how many are as near, itself included.
+"""
+NEAREST = np.dtype([("unit", np.int64), ("distance", np.float64), ("row", np.int64)])
+"""One of the nearest units of a query: its distance, and the nearest of its rows."""
 
-    nearer: Ints
-    before: Ints
-    tied: Ints
+
+def no_nearest(queries: int, depth: int) -> NDArray[np.void]:
+    """`NEAREST` [queries, depth] with no unit (-1) at an infinite distance."""
+    return np.full((queries, depth), np.array((-1, np.inf, -1), NEAREST))
 
 
 class Tile:
@@ -70,8 +82,10 @@ class Tile:
         counts = self.ends[np.minimum(whole, len(self.ends) - 1)]
         return np.where(whole < 0, 0, counts).astype(np.int64)
 
-    def standing(self, units: Ints, values: NDArray[np.float64]) -> Standing:
-        """Count for wanted units, ascending, at these distances."""
+    def counts(self, units: Ints, values: NDArray[np.float64]) -> tuple[Ints, Ints, Ints]:
+        """For wanted units, ascending, at these distances: what the tile adds to ``nearer``,
+        ``before`` and ``tied`` of `ENTRY`.
+        """
         nearer = self.up_to(values, strictly=True)
         tied = self.up_to(values, strictly=False) - nearer
         last = self.first + len(self.distances)
@@ -79,7 +93,7 @@ class Tile:
         doubtful = np.flatnonzero((units >= self.first) & (units < last) & (tied > 1))
         if len(doubtful):
             before[doubtful] = self._among_equals(units[doubtful] - self.first)
-        return Standing(nearer, before, tied)
+        return nearer, before, tied
 
     def _among_equals(self, ranks: Ints) -> Ints:
         """How many before each of these positions have the same distance."""
@@ -116,53 +130,30 @@ class Tile:
         return values.astype(np.uint16) if self.ends is not None else values
 
 
-def in_lists(distances: NDArray[np.float64], offsets: Ints) -> Standing:
-    """Where each entry of sorted lists stands in its list.
+def entries_of(nearest: NDArray[np.void], offsets: Ints) -> NDArray[np.void]:
+    """Where each unit of whole lists, sorted by distance, stands in its list.
 
     Args:
-        distances: [f], not falling within a list.
-        offsets: int64 [q + 1]; list i is at offsets[i]:offsets[i + 1].
+        nearest: `NEAREST` [f].
+        offsets: int64 [q + 1]; the list of query i is at offsets[i]:offsets[i + 1].
+
+    Returns:
+        `ENTRY` [f], without grades.
     """
-    begins = np.ones(len(distances), dtype=bool)
+    found = np.zeros(len(nearest), ENTRY)
+    distances = nearest["distance"]
+    begins = np.ones(len(found), dtype=bool)
     begins[1:] = distances[1:] != distances[:-1]
-    begins[offsets[:-1][offsets[:-1] < len(distances)]] = True
-    runs = np.append(np.flatnonzero(begins), len(distances))
+    begins[offsets[:-1][offsets[:-1] < len(found)]] = True
+    runs = np.append(np.flatnonzero(begins), len(found))
     run = np.cumsum(begins) - 1
-    lists = np.repeat(offsets[:-1], np.diff(offsets))
-    return Standing(runs[run] - lists, np.arange(len(distances)) - runs[run], np.diff(runs)[run])
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """The nearest units of each query, in order.
-
-    Attributes:
-        units: int64 [q, h]; -1 where there are no more.
-        distances: float64 [q, h]; infinite there.
-        rows: int64 [q, h], the nearest row of each; -1 there.
-    """
-
-    units: Ints
-    distances: NDArray[np.float64]
-    rows: Ints
-
-    @classmethod
-    def none(cls, queries: int, depth: int) -> Nearest:
-        """Nothing yet."""
-        shape = (queries, depth)
-        return cls(
-            np.full(shape, -1, np.int64), np.full(shape, np.inf), np.full(shape, -1, np.int64)
-        )
-
-    def put(self, queries: Ints, others: Nearest) -> None:
-        """Set the lists of some queries."""
-        self.units[queries] = others.units
-        self.distances[queries] = others.distances
-        self.rows[queries] = others.rows
-
-    def first(self, depth: int) -> Nearest:
-        """The first `depth` of each list."""
-        return Nearest(self.units[:, :depth], self.distances[:, :depth], self.rows[:, :depth])
+    counts = np.diff(offsets)
+    found["query"] = np.repeat(np.arange(len(counts)), counts)
+    found["unit"] = nearest["unit"]
+    found["nearer"] = runs[run] - np.repeat(offsets[:-1], counts)
+    found["before"] = np.arange(len(found)) - runs[run]
+    found["tied"] = np.diff(runs)[run]
+    return found
 
 
 @dataclass(frozen=True)
@@ -170,56 +161,37 @@ class Entries:
     """Ranked relevant units, in any order, and the nearest of all units.
 
     Attributes:
-        queries: int64 [e].
-        units: int64 [e].
-        grades: int32 [e].
-        nearer: int64 [e], units that are strictly nearer.
-        before: int64 [e], units that are as near, and come before it.
-        tied: int64 [e], units that are as near, itself included.
-        nearest: of each query.
+        relevant: `ENTRY` [e].
+        nearest: `NEAREST` [q, h], of each query in order.
         within: see `Ranks.within`.
     """
 
-    queries: Ints
-    units: Ints
-    grades: NDArray[np.int32]
-    nearer: Ints
-    before: Ints
-    tied: Ints
-    nearest: Nearest
+    relevant: NDArray[np.void]
+    nearest: NDArray[np.void]
     within: Ints | None
 
     @property
     def rank(self) -> Ints:
         """int64 [e], from 1."""
-        return self.nearer + self.before + 1
+        rank: Ints = self.relevant["nearer"] + self.relevant["before"] + 1
+        return rank
 
     def to_depth(self, depth: int) -> Entries:
         """Only the groups that begin at rank `depth` or above."""
-        kept = self.nearer < depth
-        if kept.all():
-            return replace(self, nearest=self.nearest.first(depth))
-        return replace(
-            self,
-            queries=self.queries[kept],
-            units=self.units[kept],
-            grades=self.grades[kept],
-            nearer=self.nearer[kept],
-            before=self.before[kept],
-            tied=self.tied[kept],
-            nearest=self.nearest.first(depth),
-        )
+        kept = self.relevant[self.relevant["nearer"] < depth]
+        return Entries(kept, self.nearest[:, :depth], self.within)
 
     def ranks(self, wanted: Wanted, ranked: Ints, depth: int | None) -> Ranks:
         """As measures take them."""
         rank = self.rank
-        order = np.lexsort((rank, self.queries))
+        order = np.lexsort((rank, self.relevant["query"]))
+        entries = self.relevant[order]
         return Ranks(
-            offsets=offsets_of(np.bincount(self.queries, minlength=len(wanted))),
+            offsets=offsets_of(np.bincount(entries["query"], minlength=len(wanted))),
             rank=rank[order],
-            nearer=self.nearer[order],
-            tied=self.tied[order],
-            grades=self.grades[order],
+            nearer=entries["nearer"],
+            tied=entries["tied"],
+            grades=entries["grade"],
             relevant=wanted.relevant,
             ideal=wanted.ideal,
             ideal_offsets=wanted.ideal_offsets,
@@ -230,41 +202,28 @@ class Entries:
 
 
 def joined(subsets: list[Entries], numbers: list[Ints]) -> Entries:
-    """Several parts of the queries as one; of a query that is in several the last counts.
+    """Subsets of the queries as one; of a query that is in several the last counts.
 
     Args:
         subsets: at least one.
-        numbers: of each part's queries, int64.
+        numbers: of each subset's queries, int64.
     """
-    if len(subsets) == 1:
-        return subsets[0]
     count = 1 + max(int(subset.max(initial=-1)) for subset in numbers)
     holds = np.full(count, -1)
-    nearest = Nearest.none(count, max(subset.nearest.units.shape[1] for subset in subsets))
+    nearest = no_nearest(count, max(subset.nearest.shape[1] for subset in subsets))
     within = None if subsets[0].within is None else np.zeros((count, 2), np.int64)
+    relevant = []
     for position, (subset, own) in enumerate(zip(subsets, numbers, strict=True)):
         holds[own] = position
-        nearest.put(own, subset.nearest)
+        nearest[own] = subset.nearest
         if within is not None:
             assert subset.within is not None
             within[own] = subset.within
-    queries = [own[subset.queries] for subset, own in zip(subsets, numbers, strict=True)]
-    once = sum(len(own) for own in numbers) == count
-    kept = [slice(None) if once else holds[of] == position for position, of in enumerate(queries)]
-
-    def all_of(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
-        return np.concatenate([array[k] for array, k in zip(arrays, kept, strict=True)])
-
-    return Entries(
-        all_of(queries),
-        all_of(subset.units for subset in subsets),
-        all_of(subset.grades for subset in subsets),
-        all_of(subset.nearer for subset in subsets),
-        all_of(subset.before for subset in subsets),
-        all_of(subset.tied for subset in subsets),
-        nearest,
-        within,
-    )
+    for position, (subset, own) in enumerate(zip(subsets, numbers, strict=True)):
+        entries = subset.relevant.copy()
+        entries["query"] = own[entries["query"]]
+        relevant.append(entries[holds[entries["query"]] == position])
+    return Entries(np.concatenate(relevant), nearest, within)
 
 
 _MOST_QUERIES = 64
@@ -331,12 +290,11 @@ class Whole:
         self._units = units
         self._wanted = wanted
         self._limits = limits
-        entries = len(wanted.units)
-        self._values = np.full(entries, np.inf)
-        self._nearer = np.zeros(entries, np.int64)
-        self._before = np.zeros(entries, np.int64)
-        self._tied = np.zeros(entries, np.int64)
-        self._nearest = Nearest.none(len(wanted), min(keep, len(units)))
+        self._values = np.full(len(wanted.units), np.inf)
+        self._entries = np.zeros(len(wanted.units), ENTRY)
+        self._entries["query"], self._entries["unit"] = wanted.queries, wanted.units
+        self._entries["grade"] = wanted.grades
+        self._nearest = no_nearest(len(wanted), min(keep, len(units)))
         hamming = search.metric == "symmetric" and (units.single or not units.mean)
         self._within = np.zeros((len(wanted), 2), np.int64) if hamming else None
 
@@ -347,16 +305,7 @@ class Whole:
             self._pass(note=False, count=True)
         else:
             self._pass(note=True, count=True)
-        return Entries(
-            self._wanted.queries,
-            self._wanted.units,
-            self._wanted.grades,
-            self._nearer,
-            self._before,
-            self._tied,
-            self._nearest,
-            self._within,
-        )
+        return Entries(self._entries, self._nearest, self._within)
 
     def _pass(self, note: bool, count: bool) -> None:
         threads = self._limits.threads or usable_cores()
@@ -404,29 +353,27 @@ class Whole:
     def _count(self, query: int, tile: Tile, rows: NDArray[Any]) -> None:
         begin, end = self._wanted.offsets[query : query + 2]
         values = self._values[begin:end]
-        standing = tile.standing(self._wanted.units[begin:end], values)
-        self._nearer[begin:end] += standing.nearer
-        self._before[begin:end] += standing.before
-        self._tied[begin:end] += standing.tied
+        entries = self._entries[begin:end]
+        nearer, before, tied = tile.counts(entries["unit"], values)
+        entries["nearer"] += nearer
+        entries["before"] += before
+        entries["tied"] += tied
         if self._within is not None:
             self._within[query, 0] += tile.up_to(np.array([RADIUS]), strictly=False)[0]
             self._within[query, 1] = np.count_nonzero(values <= RADIUS)
-        if self._nearest.units.shape[1]:
-            self._keep(query, tile, rows)
+        if self._nearest.shape[1]:
+            self._keep(self._nearest[query], tile, rows)
 
-    def _keep(self, query: int, tile: Tile, rows: NDArray[Any]) -> None:
+    def _keep(self, known: NDArray[np.void], tile: Tile, rows: NDArray[Any]) -> None:
         """Keep the nearest of this tile and those before."""
-        known = self._nearest
-        depth = known.units.shape[1]
         # A unit of a later tile comes after its equals.
-        chosen = tile.nearest(depth, below=float(known.distances[query, -1]))
+        chosen = tile.nearest(len(known), below=float(known["distance"][-1]))
         if not len(chosen):
             return
-        units = chosen + tile.first
+        more = np.empty(len(chosen), NEAREST)
+        more["unit"] = chosen + tile.first
+        more["distance"] = tile.distances[chosen]
         first_row = int(self._units.starts[tile.first])
-        distances = np.concatenate([known.distances[query], tile.distances[chosen]])
-        order = np.argsort(distances, kind="stable")[:depth]
-        nearest = self._units.nearest_rows(units, rows, first_row)
-        known.distances[query] = distances[order]
-        known.units[query] = np.concatenate([known.units[query], units])[order]
-        known.rows[query] = np.concatenate([known.rows[query], nearest])[order]
+        more["row"] = self._units.nearest_rows(more["unit"], rows, first_row)
+        both = np.concatenate([known, more])
+        known[:] = both[np.argsort(both["distance"], kind="stable")[: len(known)]]
