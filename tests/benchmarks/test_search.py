@@ -26,8 +26,8 @@ from bittern.benchmarks.speed.search.engines import (
     recall,
 )
 from bittern.benchmarks.speed.search.filters import KINDS, SHARES, drawn_filters, measure_filters
-from bittern.index.engines.search_engine import Nearest
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import Nearest
 from bittern.types import Metric
 
 LISTS = Contestant("lists", engines.faiss_lists, parameter="nprobe", settings=(1, 256))

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from bittern.benchmarks.speed.codes import METRICS, Collection
 from bittern.benchmarks.speed.harness import say, seconds_of, short
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.search_engine import Nearest, SearchEngine
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.inverted_lists import InvertedLists
 from bittern.index.engines.ivf import IvfEngine
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import Nearest, SearchEngine
 from bittern.index.engines.threads import faiss_threads
 from bittern.types import Metric
 

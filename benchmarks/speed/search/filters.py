@@ -17,8 +17,8 @@ from bittern.benchmarks.speed.search.engines import (
     flat_engine,
     is_right,
 )
-from bittern.index.engines.search_engine import Nearest, RowSet, SearchEngine
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import Nearest, RowSet, SearchEngine
 from bittern.types import Metric
 
 SHARES = (0.0001, 0.001, 0.01, 0.03, 0.1, 0.2, 0.5, 0.9, 1.0)
