@@ -183,7 +183,7 @@ def _walk(
         prefix = f"{below}/" if below else ""
         for file in sorted(here.files):
             media = prefix + file
-            modality = None if file.startswith(".") else modality_of_suffix(Path(file))
+            modality = None if file.startswith(".") else modality_of_suffix(file)
             if modality is None or (include and not include(media)):
                 continue
             if not (exclude and exclude(media)):

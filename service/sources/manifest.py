@@ -165,7 +165,7 @@ def _item(base: _MediaBase, row: Mapping[str, Value]) -> MediaItem:
         raise ManifestError("the column 'media' is empty or not a path")
     name = urlsplit(media).path if is_address(media) else media
     kind = str(row.get("modality", "")) or str(row.get("type", ""))
-    modality = _TYPES.get(kind.lower()) or modality_of_suffix(Path(name))
+    modality = _TYPES.get(kind.lower()) or modality_of_suffix(name)
     if modality is None:
         raise ManifestError(
             f"the suffix of '{media[:200]}' is not known; add a column 'type' with StillImage or "

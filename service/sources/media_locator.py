@@ -194,7 +194,7 @@ def modality_of_media(name: str, kind: str = "", mime: str = "") -> str:
     modality = (
         _MODALITIES.get(re.split(r"[/#:]", kind.strip())[-1].replace(" ", "").lower())
         or _MODALITIES.get(mime.strip().partition("/")[0].lower())
-        or modality_of_suffix(Path(path))
+        or modality_of_suffix(path)
     )
     if modality == "video":
         raise UnsupportedMediaError(

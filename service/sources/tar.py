@@ -22,8 +22,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import islice, product
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, Self, cast
 
 from bittern.errors import BitternError, ManifestError, MediaTooLargeError, SourceNotFoundError
@@ -70,7 +71,7 @@ def is_shards(path: Path) -> bool:
     """Whether a path names tar files: one, several (``s-{000..012}.tar``), or a folder of them."""
     if path.is_dir():
         names = [each.name for each in islice(path.iterdir(), 1_000)]
-        return any(map(_is_tar, names)) and not any(modality_of_suffix(Path(n)) for n in names)
+        return any(map(_is_tar, names)) and not any(modality_of_suffix(n) for n in names)
     return _is_tar(path.name)
 
 
@@ -333,12 +334,10 @@ class _Group:
     def take(self, tar: TarStream, member: tarfile.TarInfo, suffix: str) -> None:
         """Read a member that is a medium or describes one."""
         name = member.name.removeprefix("./")
-        modality = modality_of_suffix(Path(name))
-        kind = "." + suffix.rpartition(".")[2]
+        modality = modality_of_suffix(name)
         self.members += 1
-        if PurePosixPath(name).name.startswith("."):
-            return
-        if modality is None and kind != ".json" and suffix not in _TEXTS:
+        describes = suffix in _TEXTS or suffix.endswith(".json")
+        if name.rpartition("/")[2].startswith(".") or (modality is None and not describes):
             return
         try:
             _check(member, name, self.members, modality is not None)
@@ -382,7 +381,7 @@ def _check(member: tarfile.TarInfo, name: str, count: int, is_medium: bool) -> N
         raise ManifestError(
             f"the name of a member is limited to {MAX_NAME_CHARS} printable characters"
         )
-    if name.startswith("/") or ".." in PurePosixPath(name).parts:
+    if name.startswith("/") or ".." in name.split("/"):
         raise ManifestError(f"'{name}' leads out of its shard")
     if count > MAX_GROUP:
         raise ManifestError(f"more than {MAX_GROUP} members share the key of '{name}'")
@@ -404,4 +403,9 @@ def _sidecar(data: bytes, suffix: str, name: str) -> dict[str, Value]:
         raise ManifestError(f"'{name}' is not a JSON object")
     flat = {k: v for k, v in value.items() if isinstance(v, str | int | float) and v != ""}
     flat = {k: v for k, v in flat.items() if not isinstance(v, float) or math.isfinite(v)}
-    return dict(zip(column_names(list(flat), {}), flat.values(), strict=True))
+    return dict(zip(_names(tuple(flat)), flat.values(), strict=True))
+
+
+@lru_cache(maxsize=256)
+def _names(headings: tuple[str, ...]) -> list[str]:
+    return column_names(headings, {})

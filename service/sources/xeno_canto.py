@@ -113,7 +113,7 @@ def _recordings_in(folder: Path | None) -> dict[int, str]:
     with suppress(OSError), os.scandir(folder) as found:
         for name in (each.name for each in found):
             match = _IN_A_NAME.search(name)
-            if match and not name.startswith(".") and modality_of_suffix(Path(name)) == "audio":
+            if match and not name.startswith(".") and modality_of_suffix(name) == "audio":
                 number = int(match[1])
                 names[number] = min(name, names.get(number, name))
     return names

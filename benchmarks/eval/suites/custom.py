@@ -428,7 +428,7 @@ def _medium(where: str, folder: Path, row: Mapping[str, str]) -> MediaItem:
     """The file of a query; without a path where there is none."""
     media = row["media"]
     kind = row.get("type", "")
-    modality = _KINDS.get(kind.lower()) if kind else modality_of_suffix(Path(media))
+    modality = _KINDS.get(kind.lower()) if kind else modality_of_suffix(media)
     if modality is None:
         raise LayoutError(
             f"{where}: '{media[:200]}' is of no kind that {'type' if kind else 'its suffix'} "
