@@ -2,6 +2,7 @@
 
 base.py       options, entries and sources
 formats.py    the formats and their detection
+listing.py    what formats that join tables have in common
 folder.py, manifest.py and one file for each further format
 """
 
