@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bittern.encoders.base import Modality
-from bittern.errors import ManifestError, ModelNotFoundError, SourceNotFoundError
+from bittern.errors import ModelNotFoundError, SourceNotFoundError
 from bittern.hashing.codes import pack
 from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training_free import fit
@@ -20,7 +20,6 @@ from bittern.service.jobs.indexing import index_source
 from bittern.service.local.archive import LocalArchive
 from bittern.service.models.model import Embedders
 from bittern.service.sources import read_source
-from bittern.service.sources.headings import kept_names
 from bittern.types import AddStatus, MediaItem
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
@@ -32,22 +31,6 @@ def write_manifest(folder: Path, text: str) -> Path:
     (folder / "call.wav").write_bytes(sound("red"))
     (folder / "manifest.csv").write_text(text, encoding="utf-8")
     return folder / "manifest.csv"
-
-
-@pytest.mark.parametrize(
-    ("headings", "kept"),
-    [
-        (["dwc:scientificName", "DECIMALLATITUDE"], ["scientificName", "decimalLatitude"]),
-        (["http://rs.tdwg.org/dwc/terms/eventDate"], ["eventDate"]),
-        (["my column", "Espèce", "100m", "鳥"], ["my_column", "Espece", "column_100m", "column_4"]),
-        (["id", "row", "start_s", "code_x"], ["id_", "row_", "start_s_", "column_code_x"]),
-        (["a b", "a-b", "A_B", ""], ["a_b", "a_b_2", "A_B_3", "column_4"]),
-    ],
-)
-def test_headings_become_names_that_an_archive_can_keep(
-    headings: list[str], kept: list[str]
-) -> None:
-    assert kept_names(headings) == kept
 
 
 def test_whatever_a_manifest_calls_its_columns_it_can_be_indexed(
@@ -69,33 +52,6 @@ def test_whatever_a_manifest_calls_its_columns_it_can_be_indexed(
     }
 
 
-def test_bad_rows_of_a_manifest_are_named_with_their_line(tmp_path: Path) -> None:
-    path = write_manifest(
-        tmp_path / "m",
-        "occurrenceID,media,type\n"
-        "a,red.png,StillImage\n"
-        "b,missing.png,StillImage\n"
-        "a,red.png,StillImage\n"
-        "c,,StillImage\n"
-        "d,green.png\n"
-        "e,manifest.csv,\n"
-        "f,blue.png,StillImage\n",
-    )
-    entries = read_source(path).entries
-    good = [e.occurrence_id for e in entries if isinstance(e, MediaItem)]
-    bad = [e.message for e in entries if not isinstance(e, MediaItem)]
-    assert good == ["a", "f"]
-    assert len(bad) == 5
-    for message, line, word in zip(
-        bad,
-        (3, 4, 5, 6, 7),
-        ("missing.png", "line 2", "not a path", "2 cells", "suffix"),
-        strict=True,
-    ):
-        assert f"line {line}:" in message
-        assert word in message
-
-
 def test_rows_may_share_an_occurrence_if_their_media_differ(
     empty: LocalArchive, tmp_path: Path, options: IndexOptions
 ) -> None:
@@ -108,16 +64,6 @@ def test_rows_may_share_an_occurrence_if_their_media_differ(
         "fox#media=call.wav#t=0,1",
         "fox#media=call.wav#t=1,2",
     ]
-
-
-def test_a_source_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceNotFoundError, match="nowhere"):
-        read_source(tmp_path / "nowhere")
-    with pytest.raises(SourceNotFoundError, match="no media"):
-        read_source(tmp_path)
-    (tmp_path / "a.txt.bak").write_text("media")
-    with pytest.raises(ManifestError, match="is not a folder, not a table"):
-        read_source(tmp_path / "a.txt.bak")
 
 
 def test_indexing_again_decodes_nothing_and_adds_what_is_new(

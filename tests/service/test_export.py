@@ -23,7 +23,6 @@ from bittern.errors import (
     QueryError,
     ServiceUnavailableError,
 )
-from bittern.service.export.rows import rows_of_observations
 from bittern.service.export.writers import FORMATS, WRITERS
 from bittern.service.grpc.messages import EXPORT_FORMATS
 from bittern.service.grpc.server import Server
@@ -60,28 +59,8 @@ def test_every_format_has_a_number_of_its_own() -> None:
     assert set(EXPORT_FORMATS.values()) == set(pb.ExportFormat.values()) - {0}
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_the_pieces_joined_are_the_file(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive, name: str
-) -> None:
-    expected = b"".join(WRITERS[name].chunks(rows_of_observations(engine.observations)))
-    request = pb.ExportRequest(format=EXPORT_FORMATS[name], where="captive = false")
-    assert whole(stub, request) == expected
-    assert engine.exported == [("captive = false", name == "parquet")]
-
-
 def test_no_format_means_csv(stub: pb_grpc.ArchiveServiceStub) -> None:
     assert whole(stub, pb.ExportRequest()).startswith(b"id,occurrenceID,")
-
-
-def test_pieces_are_of_one_mebibyte_at_most_and_count(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive
-) -> None:
-    long = {"remarks": "x" * 60_000}
-    engine.observations = [replace(heron(row), metadata=long) for row in range(50)]
-    messages = sent(stub, pb.ExportRequest(format=pb.EXPORT_FORMAT_JSON_LINES))
-    assert max(len(message.data) for message in messages) == MIB
-    assert (messages[-1].done, messages[-1].total, messages[-1].left_out) == (50, 50, 0)
 
 
 def test_the_hits_of_a_search_are_exported_with_rank_and_distance(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bittern.errors import InvalidInputError, SourceNotFoundError
+from bittern.errors import InvalidInputError, ManifestError, SourceNotFoundError
 from bittern.service.sources import SourceOptions, read_source
 from bittern.service.sources.folder import names_of_siblings
 from bittern.service.sources.globs import matcher
@@ -31,6 +31,16 @@ def test_files_come_before_folders_in_order_and_hidden_ones_not_at_all(tmp_path:
     assert media(tmp_path) == ["b.jpg", "a/1.JPG", "a/2.wav"]
     source = read_source(tmp_path)
     assert list(source) == list(source)
+
+
+def test_a_missing_or_empty_source_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError, match="nowhere"):
+        read_source(tmp_path / "nowhere")
+    with pytest.raises(SourceNotFoundError, match="no media"):
+        read_source(tmp_path)
+    (tmp_path / "a.txt.bak").write_text("media")
+    with pytest.raises(ManifestError, match="is not a folder, not a table"):
+        read_source(tmp_path / "a.txt.bak")
 
 
 def test_globs_choose_files_and_folders(tmp_path: Path) -> None:

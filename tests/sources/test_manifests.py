@@ -17,6 +17,8 @@ from bittern.service.sources import SourceOptions, read_source
 from bittern.service.sources.headings import column_names
 from bittern.service.sources.tables import Table
 from bittern.types import AddResult, MediaItem
+from tests.sources.archives import failures
+from tests.sources.archives import items as items_of
 
 
 def manifest(folder: Path, text: str | bytes, *media: str) -> Path:
@@ -41,19 +43,33 @@ def test_columns_are_renamed_on_request(tmp_path: Path) -> None:
     assert item.metadata == {"scientificName": "Strix aluco", "media_2": "7"}
 
 
-def test_some_headings_are_known_aliases() -> None:
-    headings = ["Scientific name", "lat", "LONGITUDE", "date", "Event-Date", "name", "", "lng"]
-    assert column_names(headings, {}) == [
-        "scientificName",
-        "decimalLatitude",
-        "decimalLongitude",
-        "date",
-        "eventDate",
-        "name",
-        "column_7",
-        "lng",
-    ]
-    assert column_names(["lat", "decimalLatitude"], {}) == ["lat", "decimalLatitude"]
+@pytest.mark.parametrize(
+    ("headings", "names"),
+    [
+        (["Scientific name", "lat", "LONGITUDE"],
+         ["scientificName", "decimalLatitude", "decimalLongitude"]),
+        (["date", "Event-Date", "name", "", "lng"],
+         ["date", "eventDate", "name", "column_4", "decimalLongitude"]),
+        (["LONGITUDE", "lng"], ["decimalLongitude", "lng"]),
+        (["lat", "decimalLatitude"], ["lat", "decimalLatitude"]),
+        (["dwc:scientificName", "DECIMALLATITUDE"], ["scientificName", "decimalLatitude"]),
+        (["http://rs.tdwg.org/dwc/terms/eventDate"], ["eventDate"]),
+        (["id", "row", "start_s", "code_x"], ["id_", "row_", "start_s_", "column_code_x"]),
+        (["Länge", "物種", "100m", "2nd"], ["Lange", "column_2", "column_100m", "column_2nd"]),
+        (["Nest box (old)", "Nest box", "nest-box"], ["Nest_box_old", "Nest_box", "nest_box_2"]),
+        (["id", "associatedMedia"], ["id_", "media"]),
+        (["media", "associatedMedia"], ["media", "associatedMedia"]),
+        (["dwc:associatedMedia"], ["media"]),
+        (["http://rs.tdwg.org/dwc/terms/associatedMedia", "media"], ["associatedMedia", "media"]),
+    ],
+)  # fmt: skip
+def test_headings_become_names_that_an_archive_can_keep(
+    headings: list[str], names: list[str]
+) -> None:
+    assert column_names(headings, {}) == names
+
+
+def test_a_heading_that_keeps_its_own_name_is_no_alias() -> None:
     assert column_names(["lat"], {"lat": "lat"}) == ["lat"]
 
 
@@ -117,16 +133,27 @@ def test_other_encodings_are_refused_with_line_and_remedy(tmp_path: Path) -> Non
         read_source(cut)
 
 
-def test_bad_rows_are_listed_and_the_others_are_read(tmp_path: Path) -> None:
+def test_bad_rows_are_listed_with_their_line_and_the_others_are_read(tmp_path: Path) -> None:
     path = manifest(
-        tmp_path, "media,n\na.jpg,1\na.jpg,1\nb.jpg\nc.jpg,1\nd.png,2\n", "a.jpg", "d.png"
+        tmp_path,
+        "occurrenceID,media,type\n"
+        "a,red.png,StillImage\n"
+        "b,missing.png,StillImage\n"
+        "a,red.png,StillImage\n"
+        "c,,StillImage\n"
+        "d,green.png\n"
+        "e,m.csv,\n"
+        "f,blue.png,StillImage\n",
+        "red.png",
+        "green.png",
+        "blue.png",
     )
-    good, again, short, gone, last = read_source(path)
-    assert isinstance(good, MediaItem)
-    assert isinstance(last, MediaItem)
-    for entry, words in ((again, "in line 2 already"), (short, "line 4"), (gone, "c.jpg")):
-        assert isinstance(entry, AddResult)
-        assert words in entry.message
+    source = read_source(path)
+    assert list(items_of(source)) == ["a", "f"]
+    words = ("missing.png", "line 2 already", "not a path", "2 cells", "suffix")
+    for line, word, failure in zip((3, 4, 5, 6, 7), words, failures(source), strict=True):
+        assert failure.message.startswith(f"m.csv, line {line}: ")
+        assert word in failure.message
 
 
 def test_parquet_keeps_types(tmp_path: Path) -> None:
@@ -163,24 +190,6 @@ def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_format_is_refused_with_the_list_of_formats(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="folder, manifest"):
         read_source(tmp_path, SourceOptions(format="zip"))
-
-
-@pytest.mark.parametrize(
-    ("headings", "names"),
-    [
-        (["id", "associatedMedia"], ["id_", "media"]),
-        (["media", "associatedMedia"], ["media", "associatedMedia"]),
-        (["dwc:associatedMedia"], ["media"]),
-        (
-            ["http://rs.tdwg.org/dwc/terms/associatedMedia", "media"],
-            ["associatedMedia", "media"],
-        ),
-    ],
-)
-def test_associated_media_hold_the_files_unless_another_column_does(
-    headings: list[str], names: list[str]
-) -> None:
-    assert column_names(headings, {}) == names
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
@@ -386,16 +395,3 @@ def test_an_error_lists_twenty_columns_at_most(tmp_path: Path) -> None:
         read_source(tmp_path / "wide.csv")
     with pytest.raises(ManifestError, match=r"column 19, \.\.\.$"):
         column_names(headings, {"file": "media"})
-
-
-def test_columns_are_renamed_as_the_documentation_says() -> None:
-    headings = ["Länge", "物種", "id", "Nest box (old)", "2nd", "Nest box", "nest-box"]
-    assert column_names(headings, {}) == [
-        "Lange",
-        "column_2",
-        "id_",
-        "Nest_box_old",
-        "column_2nd",
-        "Nest_box",
-        "nest_box_2",
-    ]
