@@ -577,9 +577,7 @@ class Archive:
         Args:
             unnamed: also versions that have no name and still exist.
         """
-        snapshots = self._snapshots()
-        found = [*snapshots.list(), *(snapshots.unnamed() if unnamed else ())]
-        return sorted(found, key=lambda info: info.version)
+        return self._snapshots().list(unnamed=unnamed)
 
     def take_snapshot(self, name: str, *, note: str = "") -> SnapshotInfo:
         """Name the newest state and keep it until `drop_snapshot`; see `Snapshots.take`."""

@@ -42,10 +42,10 @@ from bittern.index.checksums import (
 from bittern.index.folder import ArchiveFolder, Header, Switch, write_json
 from bittern.index.leftovers import remove, unnamed_models
 from bittern.index.opening import newest_state
-from bittern.index.pins import pin, unpin
 from bittern.index.snapshots import Snapshots
 from bittern.index.store import Store
 from bittern.index.table_versions import TableVersion
+from bittern.index.versions import pin_name
 
 _NOTE = "backup.json"
 
@@ -320,9 +320,9 @@ def _pinned(source: ArchiveFolder, snapshot: str | int | None) -> Iterator[tuple
         info = Snapshots(source, store).find(snapshot)
         version = info.version
         header = replace(header, models=info.models)
-    name = ""
+    name = pin_name(while_running=True)
     try:
-        name = pin(store, version, while_running=True)
+        store.pin(name, version)
     except BitternError:
         if os.access(source.path, os.W_OK):
             raise
@@ -330,8 +330,7 @@ def _pinned(source: ArchiveFolder, snapshot: str | int | None) -> Iterator[tuple
         store.at(version)
         yield header, version
     finally:
-        if name:
-            unpin(store, name)
+        store.unpin(name)
 
 
 @contextmanager

@@ -17,8 +17,7 @@ from bittern.files import check_inside
 from bittern.index.checksums import NAME, files_below
 from bittern.index.columns import is_code_or_embedding
 from bittern.index.folder import ArchiveFolder, Header
-from bittern.index.pins import unpin_abandoned
-from bittern.index.snapshots import Snapshots
+from bittern.index.snapshots import read_snapshots
 from bittern.index.store import Store
 
 _log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def clear_leftovers(folder: ArchiveFolder, store: Store) -> None:
         if columns:
             _log.info("removing the columns of interrupted registrations: %s", columns)
             store.drop_columns(columns)
-        unpin_abandoned(store, [info.pin for info in Snapshots(folder, store).list()])
+        store.unpin_abandoned([info.pin for info in read_snapshots(folder)])
     except (OSError, BitternError) as error:
         _log.warning("leftovers of a killed writer were not removed: %s", error)
 

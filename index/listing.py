@@ -19,8 +19,8 @@ from bittern.errors import ArchiveDamagedError, BitternError, PreconditionError,
 from bittern.index.columns import IDENTITY, suggestion
 from bittern.index.generation import Generation
 from bittern.index.models import ModelRecord
-from bittern.index.pins import pin, unpin
 from bittern.index.store import Store
+from bittern.index.versions import pin_name
 from bittern.types import Page
 
 _TOKEN = re.compile(rb"([0-9]{1,19})\.([0-9a-f]{8})")
@@ -153,7 +153,9 @@ def _pinned_batches(
 def _pin(store: Store) -> str:
     """Pin a version; "" if that is impossible, as in a read-only folder."""
     try:
-        return pin(Store(store.path), store.version, while_running=True)
+        name = pin_name(while_running=True)
+        Store(store.path).pin(name, store.version)
+        return name
     except BitternError as error:
         _log.info("version %d of %s is not pinned: %s", store.version, store.path, error)
         return ""
@@ -163,4 +165,4 @@ def _unpin(store: Store, name: str) -> None:
     if name.endswith(f"-{os.getpid()}"):  # not in a forked process
         # The archive may have been moved or deleted.
         with suppress(BitternError):
-            unpin(Store(store.path), name)
+            Store(store.path).unpin(name)

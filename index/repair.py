@@ -34,7 +34,7 @@ from bittern.index.folder import ArchiveFolder, Header, same_header
 from bittern.index.lance_library import is_failure, lance, reading
 from bittern.index.leftovers import leftover_files, remove, unnamed_columns
 from bittern.index.model_switch import drop_code_columns
-from bittern.index.snapshots import Snapshots, models_in_use
+from bittern.index.snapshots import models_in_use, read_snapshots
 from bittern.index.store import Store
 from bittern.index.table_versions import TableVersion, needed_by_any
 from bittern.index.verify import ComparedFiles, compare_files
@@ -376,7 +376,7 @@ class _Repairing:
         """Remove columns of codes that an interrupted restore has left and a snapshot keeps."""
         try:
             store = Store(self._store)
-            kept = Snapshots(self._folder, store).models().values()
+            kept = [record for info in read_snapshots(self._folder) for record in info.models]
         except ArchiveDamagedError:
             return
         theirs = {name for one in kept for name in (one.code_column, one.embedding_column)}

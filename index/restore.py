@@ -131,11 +131,11 @@ def _condition(rows: NDArray[np.int64], gone: NDArray[np.bool_]) -> str:
 
 def _commit(store: Store, then: Store, found: Difference, committed: int) -> None:
     if not len(found.written):
-        store.delete_where(found.removed)
+        store.delete(found.removed)
         return
     batches = _rows(store, then, found.written, committed)
     reader = pa.RecordBatchReader.from_batches(store._schema, batches)
-    store.replace(reader, found.removed or None)
+    store.merge(reader, found.removed or None)
 
 
 def _rows(

@@ -35,8 +35,8 @@ from bittern.files import check_inside, sync_folder
 from bittern.index.folder import ArchiveFolder, Header, write_json
 from bittern.index.models import CODE_PREFIX, ModelRecord
 from bittern.index.opening import newest_state
-from bittern.index.pins import pin, unpin, unpin_abandoned
 from bittern.index.store import Store, StoredVersion
+from bittern.index.versions import pin_name
 
 _NAME = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NOTE_CHARS = 1_000
@@ -103,7 +103,7 @@ class SnapshotInfo:
 
 
 class Snapshots:
-    """The snapshots of one archive.
+    """Finds, takes and drops the snapshots of one archive.
 
     Args:
         folder: the archive's folder.
@@ -115,23 +115,24 @@ class Snapshots:
         self._folder = folder.path / "snapshots"
         self._store = store
 
-    def list(self) -> builtins.list[SnapshotInfo]:
+    def list(self, *, unnamed: bool = False) -> builtins.list[SnapshotInfo]:
         """The snapshots, oldest first.
+
+        Args:
+            unnamed: also versions that can be opened and have no snapshot.
 
         Raises:
             ArchiveDamagedError: one of the files cannot be used.
         """
-        found = [_read(path) for path in self._folder.glob("*.json")]
+        found = read_snapshots(self._archive)
+        if unnamed:
+            named = {info.version for info in found}
+            found += [
+                SnapshotInfo("", known.version, known.time, {}, known.rows, (), known.bytes)
+                for known in self._store.versions()
+                if known.version not in named
+            ]
         return sorted(found, key=lambda info: (info.version, info.time, info.name))
-
-    def unnamed(self) -> builtins.list[SnapshotInfo]:
-        """Versions that can be opened and have no snapshot, oldest first."""
-        named = {info.version for info in self.list()}
-        return [
-            SnapshotInfo("", known.version, known.time, {}, known.rows, (), known.bytes)
-            for known in self._store.versions()
-            if known.version not in named
-        ]
 
     def find(self, name: str | int) -> SnapshotInfo:
         """A snapshot by its name, or a version by its number.
@@ -162,8 +163,7 @@ class Snapshots:
         """
         then = self._store.at(info.version)
         kept = {record.code_column for record in info.models}
-        known = [*self.models().values(), *self._archive.read_header().models]
-        names = {record.code_column: record.name for record in known}
+        names = {record.code_column: record.name for record in self._known_models()}
         for column in then.columns:
             if not column.startswith(CODE_PREFIX) or column in kept:
                 continue
@@ -204,7 +204,8 @@ class Snapshots:
                     field="name",
                 )
             header, version = newest_state(self._archive, self._store)
-            pin_name = pin(self._store, version)
+            pin = pin_name()
+            self._store.pin(pin, version)
             try:
                 rows = _rows(self._store.at(version))
                 info = SnapshotInfo(
@@ -217,7 +218,7 @@ class Snapshots:
                     bytes=self._stored(version).bytes,
                     note=note,
                     automatic=automatic,
-                    pin=pin_name,
+                    pin=pin,
                 )
                 is_new = not self._folder.exists()
                 self._folder.mkdir(exist_ok=True)
@@ -226,7 +227,7 @@ class Snapshots:
                     sync_folder(self._archive.path)
             except BaseException:
                 if not path.exists():
-                    unpin(self._store, pin_name)
+                    self._store.unpin(pin)
                 raise
             self._unpin_abandoned()
         return info
@@ -246,7 +247,7 @@ class Snapshots:
                 )
             self._file(info.name).unlink()
             sync_folder(self._folder)
-            unpin(self._store, info.pin)
+            self._store.unpin(info.pin)
             self._unpin_abandoned()
         return info
 
@@ -254,10 +255,6 @@ class Snapshots:
         """An unused name: the beginning and a number."""
         names = {info.name for info in self.list()}
         return next(name for n in count(1) if (name := f"{beginning}{n}") not in names)
-
-    def models(self) -> dict[str, ModelRecord]:
-        """Every model that some snapshot names, by digest."""
-        return {record.digest: record for info in self.list() for record in info.models}
 
     # Helpers
 
@@ -294,12 +291,11 @@ class Snapshots:
         for info in self.list():
             if info.version == version:
                 return info
-        header, _ = newest_state(self._archive, self._store)
+        self._store.follow()
         then = self._store.at(version)
-        known = {**self.models(), **{record.digest: record for record in header.models}}
         models = tuple(
             record
-            for record in known.values()
+            for record in self._known_models()
             if record.code_column in then.columns
             and (self._archive.models / record.digest).is_dir()
         )
@@ -309,8 +305,23 @@ class Snapshots:
     def _stored(self, version: int) -> StoredVersion:
         return next(one for one in self._store.versions() if one.version == version)
 
+    def _known_models(self) -> builtins.list[ModelRecord]:
+        """The models that snapshots and the archive name; of two records, the archive's counts."""
+        header = self._archive.read_header().at(self._store.version)
+        models = {record.digest: record for info in self.list() for record in info.models}
+        return [*{**models, **{record.digest: record for record in header.models}}.values()]
+
     def _unpin_abandoned(self) -> None:
-        unpin_abandoned(self._store, [info.pin for info in self.list()])
+        self._store.unpin_abandoned([info.pin for info in self.list()])
+
+
+def read_snapshots(folder: ArchiveFolder) -> list[SnapshotInfo]:
+    """The snapshots of an archive, by name.
+
+    Raises:
+        ArchiveDamagedError: one of the files cannot be used.
+    """
+    return [_read(path) for path in sorted((folder.path / "snapshots").glob("*.json"))]
 
 
 def models_in_use(folder: ArchiveFolder, header: Header) -> list[str]:
@@ -320,8 +331,8 @@ def models_in_use(folder: ArchiveFolder, header: Header) -> list[str]:
         ArchiveDamagedError: a snapshot cannot be read.
     """
     records = [*header.models, *(header.switch.models if header.switch else ())]
-    for path in sorted((folder.path / "snapshots").glob("*.json")):
-        records += _read(path).models
+    for info in read_snapshots(folder):
+        records += info.models
     return list(dict.fromkeys(record.digest for record in records))
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,7 +31,7 @@ from bittern.index.columns import (
 )
 from bittern.index.lance_library import first_line, is_failure, lancedb, reading, uninterrupted
 from bittern.index.models import ModelRecord
-from bittern.index.versions import OldVersions, identity, manifest
+from bittern.index.versions import OldVersions, identity, is_abandoned, manifest
 
 LookupKind = Literal["sorted", "bitmap"]
 """An index in the order of a column's values, or one bitmap of rows for each value."""
@@ -319,16 +319,7 @@ class Store:
         """Add new rows: one commit."""
         self._commit(lambda: self._table.add(rows))
 
-    def merge(self, rows: pa.Table, replaced: Sequence[str]) -> None:
-        """Add or replace rows by `id`: one commit.
-
-        Args:
-            rows: rows in the table's schema.
-            replaced: `occurrenceID`s whose other rows are removed.
-        """
-        self.replace(rows, one_of("occurrenceID", replaced) if replaced else None)
-
-    def replace(self, rows: pa.Table | pa.RecordBatchReader, removed: str | None) -> None:
+    def merge(self, rows: pa.Table | pa.RecordBatchReader, removed: str | None) -> None:
         """Add or replace rows by `id`, and remove others: one commit.
 
         Args:
@@ -342,11 +333,7 @@ class Store:
             merge = merge.when_not_matched_by_source_delete(removed)
         self._commit(lambda: merge.execute(rows))
 
-    def delete(self, rows: Sequence[int]) -> None:
-        """Remove rows by number: one commit."""
-        self.delete_where(f"`row` IN ({', '.join(str(int(row)) for row in rows)})")
-
-    def delete_where(self, condition: str) -> None:
+    def delete(self, condition: str) -> None:
         """Remove the rows that meet a condition: one commit."""
         self._commit(lambda: self._table.delete(condition))
 
@@ -448,8 +435,11 @@ class Store:
         make the clean-up fail once the version is old.)
 
         Args:
-            name: letters, digits, ``-`` and ``_``; not in use.
+            name: see `bittern.index.versions.pin_name`.
             version: one that exists.
+
+        Raises:
+            PreconditionError: the version is gone, or the folder cannot be written to.
         """
         self._commit(lambda: self._table.branches.create(_BRANCH + name, None, version))
 
@@ -463,8 +453,20 @@ class Store:
             }
 
     def unpin(self, name: str) -> None:
-        """Let a later compaction remove a version."""
-        self._commit(lambda: self._table.branches.delete(_BRANCH + name))
+        """Let a later compaction remove a version, if it is still pinned."""
+        if name in self.pins():
+            with suppress(PreconditionError):  # another process may have removed it
+                self._commit(lambda: self._table.branches.delete(_BRANCH + name))
+
+    def unpin_abandoned(self, used: Collection[str]) -> None:
+        """Remove pins of ended processes of this machine, and pins that are two days old.
+
+        Args:
+            used: pins of snapshots, which stay.
+        """
+        for name in self.pins().keys() - set(used):
+            if is_abandoned(name):
+                self.unpin(name)
 
     def identity(self, version: int) -> str | None:
         """Checksum of a version's manifest, unique to it; None if it is gone. See `versions`."""

@@ -1,18 +1,23 @@
-"""Versions of the store: their manifests, their identities, and how long old ones are kept.
+"""Versions of the store: their manifests, how long old ones are kept, and pins that keep them.
 
 A reader finishes a request with the version that it began with, so recent versions are needed.
 Older ones take disk space, and time at each clean-up, which reads their manifests. So versions are
-kept for half an hour, or for less if there are many.
+kept for half an hour, or for less if there are many. Snapshots, backups and exports pin theirs.
 
 Bittern never parses a manifest. It uses its file name, which Lance documents, and its checksum.
 """
 
 from __future__ import annotations
 
+import os
+import platform
 import re
+import secrets
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import xxhash
@@ -23,6 +28,8 @@ MOST_VERSIONS = 512
 """If there are more versions, the oldest are kept for a shorter time."""
 KEPT_AT_LEAST_S = 20.0
 """The least time that a version is kept, in seconds."""
+_PIN_ABANDONED_S = 2 * 86_400.0
+"""An older pin that no snapshot names was left by a killed process."""
 _MARGIN_S = 1.0
 """The system's clock and the time stamps of files differ in resolution."""
 _LAST = 2**64 - 1
@@ -114,3 +121,50 @@ class OldVersions:
             except OSError:
                 continue
         return ages
+
+
+# Pins
+
+
+def pin_name(*, while_running: bool = False) -> str:
+    """A new name of a pin, which holds the time and perhaps the process.
+
+    Args:
+        while_running: the pin is needed only as long as this process runs.
+    """
+    process = f"-{_machine()}-{os.getpid()}" if while_running else ""
+    return f"{int(time.time()):x}-{secrets.token_hex(4)}{process}"
+
+
+def is_abandoned(pin: str) -> bool:
+    """Whether the process of a pin has ended, or the pin is two days old and no snapshot's."""
+    made, *more = pin.split("-")
+    try:
+        age = time.time() - int(made, 16)
+    except ValueError:  # not made by `pin_name`
+        return False
+    return age > _PIN_ABANDONED_S or (len(more) == 3 and _has_ended(*more[1:]))
+
+
+@cache
+def _machine() -> str:
+    """Identifies this machine since its start, and its process numbers."""
+    about = [platform.node()]
+    with suppress(OSError):
+        about.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with suppress(OSError):
+        about.append(str(Path("/proc/self/ns/pid").readlink()))
+    return xxhash.xxh3_64_hexdigest("\n".join(about).encode())
+
+
+def _has_ended(machine: str, process: str) -> bool:
+    """Whether a process is known to have ended."""
+    if machine != _machine() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError, ValueError):
+        return False
+    return False

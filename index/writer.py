@@ -36,7 +36,7 @@ from bittern.index.model_switch import (
 from bittern.index.models import ModelRecord, write_model_files
 from bittern.index.observation import CodedObservation
 from bittern.index.restore import restore
-from bittern.index.snapshots import SnapshotInfo, Snapshots
+from bittern.index.snapshots import SnapshotInfo, models_in_use
 from bittern.index.store import LookupKind, Store, arrow_type, one_of
 from bittern.types import AddResult, OnDuplicate
 
@@ -204,7 +204,7 @@ class Writer:
                 )
             found = found.sort_by("row")
             self._keep_next_row()
-            self._store.delete(found["row"].to_pylist())
+            self._store.delete(f"`row` IN ({', '.join(map(str, found['row'].to_pylist()))})")
             self._committed(len(found))
             deleted: list[str] = found["id"].to_pylist()
             return deleted
@@ -273,13 +273,13 @@ class Writer:
 
     def _dropped(self, before: Header, header: Header) -> list[ModelRecord]:
         """Write a header with fewer models; returns the dropped ones. See `model_switch`."""
-        kept = Snapshots(self._folder, Store(self._folder.store)).models()
+        used = models_in_use(self._folder, header)
         if header.models != before.models:
             self._folder.write_header(header)
         if drop_unnamed(self._folder, self._store, header):
             self._keep_next_row()
-            self._store.delete_where(uncoded(header))
-        drop_files(self._folder, {*kept, *(record.digest for record in header.models)})
+            self._store.delete(uncoded(header))
+        drop_files(self._folder, used)
         self._committed(0)
         return [record for record in before.models if record not in header.models]
 
@@ -337,7 +337,8 @@ class Writer:
         else:
             if replaced:
                 self._keep_next_row()
-            self._store.merge(pa.concat_tables([rows, *([filled] if filled else [])]), replaced)
+            removed = one_of("occurrenceID", replaced) if replaced else None
+            self._store.merge(pa.concat_tables([rows, *([filled] if filled else [])]), removed)
         self._next_row = next_row
         self._committed(count + (len(filled) if filled else 0))
 

@@ -12,13 +12,11 @@ import pytest
 
 from bittern.errors import ArchiveDamagedError, PreconditionError
 from bittern.index import backup as backup_module
-from bittern.index import listing as export_module
 from bittern.index.archive import Archive
 from bittern.index.backup import backup
-from bittern.index.pins import pin, unpin
 from bittern.index.snapshots import models_in_use
 from bittern.index.store import Store
-from bittern.index.versions import OldVersions
+from bittern.index.versions import OldVersions, pin_name
 from tests.history.states import state
 from tests.index.samples import BAT, OWL, photo
 
@@ -72,7 +70,7 @@ def test_an_export_that_cannot_keep_its_version_says_that_the_archive_went_on(
     def refused(*_: object, **__: object) -> str:
         raise PreconditionError("the folder is for reading only")
 
-    monkeypatch.setattr(export_module, "pin", refused)
+    monkeypatch.setattr(Store, "pin", refused)
     with Archive.open(archive.path) as reader:
         stream = reader.iter_batches(batch_rows=5)
         next(stream)
@@ -103,24 +101,25 @@ def test_the_next_writer_lets_go_what_a_killed_process_kept_and_nothing_else(
         check=False,
         text=True,
     ).stdout.strip()
-    mine = pin(store, store.version, while_running=True)
-    left = {mine, pin(store, store.version), "mine", "x-b-c-d"}
-    for name in ("mine", "x-b-c-d"):  # not names of `pin`
+    mine = pin_name(while_running=True)
+    left = {mine, pin_name(), "mine", "x-b-c-d"}  # the last two are not names of `pin_name`
+    for name in left:
         store.pin(name, store.version)
     assert store.pins().keys() == {killed, *left}
     with Archive.open(archive.path, write=True):
         assert store.pins().keys() == left
-    unpin(store, mine)
+    store.unpin(mine)
 
 
 _KEEPS = """
 import os, sys
 from pathlib import Path
-from bittern.index.pins import pin
 from bittern.index.store import Store
-from bittern.index.versions import OldVersions
+from bittern.index.versions import pin_name
 store = Store(Path(sys.argv[1]))
-print(pin(store, store.version, while_running=True), flush=True)
+name = pin_name(while_running=True)
+store.pin(name, store.version)
+print(name, flush=True)
 os.kill(os.getpid(), 9)
 """
 

@@ -228,7 +228,7 @@ def test_a_restore_that_is_killed_anywhere_leaves_the_state_before_or_the_old_on
             before = state(reader)
             killer = Killer(patched, last, after=True)
             killer.watch(folder, "write_json")
-            killer.watch(Store, "replace", "drop_columns", "add_columns")
+            killer.watch(Store, "merge", "drop_columns", "add_columns")
             # A process that dies ends no switch.
             patched.setattr(folder.ArchiveFolder, "complete_switch", lambda self, version: None)
             writer = Archive(*_parts(path))
