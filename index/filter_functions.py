@@ -239,7 +239,7 @@ def during(first: str, last: str, column: str = "`eventDate`") -> str:
     Raises:
         FilterError: invalid dates, or the first is later than the last.
     """
-    begins, ends = _first_day(first), _last_day(last)
+    begins, ends = _period(first)[0], _period(last)[1]
     if begins > ends:
         raise FilterError(
             f"during({first!r}, {last!r}) ends before it begins; give the earlier date first",
@@ -278,40 +278,24 @@ def _shortest(day: date) -> str:
     return day.isoformat().removesuffix("-01").removesuffix("-01")
 
 
-def _first_day(given: str) -> date:
-    year_, month_, day_ = _parts(given)
-    return _day(given, year_, 1 if month_ is None else month_, 1 if day_ is None else day_)
-
-
-def _last_day(given: str) -> date:
-    year_, month_, day_ = _parts(given)
-    first = _day(given, year_, 12 if month_ is None else month_, 1 if day_ is None else day_)
-    if day_ is not None:
-        return first
-    return first.replace(day=calendar.monthrange(first.year, first.month)[1])
-
-
-def _parts(given: str) -> tuple[int, int | None, int | None]:
+def _period(given: str) -> tuple[date, date]:
+    """First and last day of a year, a month or a day."""
     match = _GIVEN.fullmatch(given) if given.isascii() else None
-    if match is None:
-        raise _no_date(given)
-    year_, month_, day_ = (None if part is None else int(part) for part in match.groups())
-    return year_ or 0, month_, day_
-
-
-def _day(given: str, year_: int, month_: int, day_: int) -> date:
     try:
-        return date(year_, month_, day_)
+        if match is None:
+            raise ValueError(given)
+        year_, month_, day_ = match.groups()
+        first = date(int(year_), int(month_ or 1), int(day_ or 1))
     except ValueError:
-        raise _no_date(given) from None
-
-
-def _no_date(given: str) -> FilterError:
-    return FilterError(
-        f"{given[:40]!r} is not a date; write a year, a month or a day: '2024', '2024-05' or "
-        "'2024-05-31'",
-        field="where",
-    )
+        raise FilterError(
+            f"{given[:40]!r} is not a date; write a year, a month or a day: '2024', '2024-05' or "
+            "'2024-05-31'",
+            field="where",
+        ) from None
+    if day_:
+        return first, first
+    last_month = int(month_ or 12)
+    return first, date(first.year, last_month, calendar.monthrange(first.year, last_month)[1])
 
 
 # Named conditions
@@ -336,6 +320,16 @@ def condition(columns: Mapping[str, ColumnType], name: str, given: Sequence[Argu
     return write(columns, *given)
 
 
+_ONE_DATE = "needs one column of dates: year(eventDate)"
+VALUES: Mapping[str, tuple[ColumnType, str, Callable[[str], str]]] = {
+    "lower": ("string", "needs one text", "lower({})".format),
+    "upper": ("string", "needs one text", "upper({})".format),
+    "year": ("int64", _ONE_DATE, year),
+    "month": ("int64", _ONE_DATE, month),
+    "day_of_year": ("int64", _ONE_DATE, day_of_year),
+}
+"""Functions of one text: type of the result, what they need for messages, and the function that
+writes the SQL from the SQL of the text, by name."""
 CONDITIONS: Mapping[str, tuple[Sequence[type], str, str, Callable[..., str]]] = {
     "taxon": ((str,), "one quoted text", "taxon('Strigidae')", taxon),
     "names_match": ((str,), "one quoted text", "names_match('tawny owl')", names_match),

@@ -24,12 +24,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from bittern.errors import FilterError
-from bittern.index import filter_functions
 from bittern.index.columns import ColumnType, suggestion
-from bittern.index.filter_functions import CONDITIONS, Argument, condition
+from bittern.index.filter_functions import CONDITIONS, VALUES, Argument, condition
 from bittern.index.store import quoted
 
 if TYPE_CHECKING:
@@ -37,9 +36,15 @@ if TYPE_CHECKING:
 
 MAX_CHARS = 10_000
 MAX_TOKENS = 4_000
+MAX_DEPTH = 40
+"""Deepest nesting of a condition."""
+MAX_CONDITIONS = 500
+"""Most comparisons of a condition."""
+MAX_FUNCTIONS = 50
+"""Most function calls of a condition, except for lower and upper, which are fast."""
 _EXAMPLE = "scientificName = 'Strix aluco' AND decimalLatitude > 50"
 _WORDS = frozenset(
-    {
+    [
         "and",
         "or",
         "not",
@@ -55,21 +60,12 @@ _WORDS = frozenset(
         "upper",
         "cast",
         "as",
-    }
+    ]
 )
-MAX_DEPTH = 40
-"""Deepest nesting of a condition."""
-MAX_CONDITIONS = 500
-"""Most comparisons of a condition."""
-MAX_FUNCTIONS = 50
-"""Most function calls of a condition: they take longer than comparisons."""
 _COMPARISONS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+_ARGUMENTS = {"this", "expression", "expressions", "low", "high", "negate", "to", "is_string"}
+"""What sqlglot's nodes may hold here: SQL's rarer clauses are further arguments of a node."""
 _NUMERIC = ("double", "int64")
-_DATE_PARTS = {
-    "year": filter_functions.year,
-    "month": filter_functions.month,
-    "dayofyear": filter_functions.day_of_year,
-}
 _CASTS: Mapping[str, tuple[ColumnType, str]] = {
     "DOUBLE": ("double", "DOUBLE"),
     "FLOAT": ("double", "DOUBLE"),
@@ -151,14 +147,19 @@ def _check_no_comment_marks(where: str) -> None:
 
 @functools.cache
 def _dialect() -> Dialect:
-    """Standard SQL, with columns quoted as in "name" or as in `name`."""
-    from sqlglot import Dialect, tokens
+    """Standard SQL, with columns quoted as in "name" or as in `name`, and no built-in functions."""
+    from sqlglot import Dialect, parser, tokens
 
     class _Tokenizer(tokens.Tokenizer):  # type: ignore[misc, unused-ignore]
         IDENTIFIERS: ClassVar = ['"', "`"]
 
+    class _Parser(parser.Parser):  # type: ignore[misc, unused-ignore]
+        FUNCTIONS: ClassVar[dict[str, Any]] = {}
+        FUNCTION_PARSERS: ClassVar = {"CAST": parser.Parser.FUNCTION_PARSERS["CAST"]}
+
     class Where(Dialect):  # type: ignore[misc, unused-ignore]
         Tokenizer = _Tokenizer
+        Parser = _Parser
 
     return Where()
 
@@ -223,9 +224,6 @@ class _Renderer:
     """
 
     def __init__(self, columns: Mapping[str, ColumnType]) -> None:
-        from sqlglot import exp
-
-        self._exp = exp
         self._columns = columns
         self._by_lower = {name.lower(): name for name in columns}
         self._conditions = 0
@@ -235,34 +233,39 @@ class _Renderer:
 
     def condition(self, node: exp.Expression, depth: int) -> str:
         """A boolean expression, in parentheses."""
-        exp = self._exp
         if depth > MAX_DEPTH:
             raise _too_deep()
-        if isinstance(node, exp.Paren):
+        if node.key == "paren":
             return self.condition(node.this, depth + 1)
-        if isinstance(node, exp.And | exp.Or):
+        if node.key in ("and", "or"):
             return self._junction(node, depth)
-        if isinstance(node, exp.Not):
+        if node.key == "not":
             return f"(NOT {self.condition(node.this, depth + 1)})"
         self._conditions += 1
         if self._conditions > MAX_CONDITIONS:
             raise _refused(f"the condition has more than {MAX_CONDITIONS} comparisons")
-        if node.key in _COMPARISONS:
-            return self._comparison(node, depth)
-        if isinstance(node, exp.In):
+        if node.key == "in":
             return self._in(node, depth)
-        if isinstance(node, exp.Between):
-            return self._between(node, depth)
-        if isinstance(node, exp.Like | exp.ILike):
-            return self._like(node, depth)
-        if isinstance(node, exp.Is):
-            return self._is(node, depth)
-        if isinstance(node, exp.Anonymous):
-            return self._named(node)
-        if isinstance(node, exp.Column | exp.Boolean):
-            value = self._value(node, depth)
-            if value.type == "bool":
-                return f"({value.sql})"
+        if node.key != "column" and not _given(node) <= _ARGUMENTS:
+            raise self._not_allowed(node, "is not a condition")
+        if node.key in _COMPARISONS:
+            left, right = self._alike(node, node.this, node.expression, depth=depth)
+            return f"({left} {_COMPARISONS[node.key]} {right})"
+        match node.key:
+            case "between":
+                low, high = node.args["low"], node.args["high"]
+                value, least, most = self._alike(node, node.this, low, high, depth=depth)
+                return f"({value} BETWEEN {least} AND {most})"
+            case "like" | "ilike":
+                return self._like(node, depth)
+            case "is":
+                return self._is(node, depth)
+            case "anonymous" if node.name.lower() not in VALUES:
+                return self._named(node)
+            case "column" | "boolean":
+                flag = self._value(node, depth)
+                if flag.type == "bool":
+                    return f"({flag.sql})"
         raise self._not_allowed(node, "is not a condition")
 
     def _junction(self, node: exp.Expression, depth: int) -> str:
@@ -281,12 +284,8 @@ class _Renderer:
             terms = [f"({f' {word} '.join(pair)})" if len(pair) > 1 else pair[0] for pair in pairs]
         return terms[0]
 
-    def _comparison(self, node: exp.Expression, depth: int) -> str:
-        left, right = self._alike(node, node.this, node.expression, depth=depth)
-        return f"({left} {_COMPARISONS[node.key]} {right})"
-
     def _in(self, node: exp.Expression, depth: int) -> str:
-        if set(_given(node)) != {"this", "expressions"}:
+        if _given(node) != {"this", "expressions"}:
             raise self._not_allowed(node, "needs a list of literals: IN ('a', 'b')")
         for item in node.expressions:
             if not self._value(item, depth + 1).literal:
@@ -294,17 +293,7 @@ class _Renderer:
         value, *items = self._alike(node, node.this, *node.expressions, depth=depth)
         return f"({value} IN ({', '.join(items)}))"
 
-    def _between(self, node: exp.Expression, depth: int) -> str:
-        if set(_given(node)) != {"this", "low", "high"}:
-            raise self._not_allowed(node, "is not supported")
-        value, low, high = self._alike(
-            node, node.this, node.args["low"], node.args["high"], depth=depth
-        )
-        return f"({value} BETWEEN {low} AND {high})"
-
     def _like(self, node: exp.Expression, depth: int) -> str:
-        if not set(_given(node)) <= {"this", "expression", "negate"}:
-            raise self._not_allowed(node, "is not supported")
         value = self._value(node.this, depth + 1)
         pattern = self._value(node.expression, depth + 1)
         if value.type != "string" or pattern.type != "string" or not pattern.literal:
@@ -314,9 +303,9 @@ class _Renderer:
 
     def _is(self, node: exp.Expression, depth: int) -> str:
         value, other = self._value(node.this, depth + 1), node.expression
-        if isinstance(other, self._exp.Null):
+        if other.key == "null":
             return f"({value.sql} IS NULL)"
-        if isinstance(other, self._exp.Boolean) and value.type == "bool":
+        if other.key == "boolean" and value.type == "bool":
             return f"({value.sql} IS {'TRUE' if other.this else 'FALSE'})"
         raise self._not_allowed(node, "is not supported: use IS NULL, or = to compare")
 
@@ -327,22 +316,20 @@ class _Renderer:
             raise self._not_allowed(
                 node,
                 f"is an unknown function (conditions are {', '.join(CONDITIONS)}; "
-                "values are year, month, day_of_year, lower, upper)",
+                f"values are {', '.join(VALUES)})",
             )
         self._count_function()
-        given = [self._argument(each) for each in node.expressions]
-        return condition(self._columns, name, given)
+        return condition(self._columns, name, [self._argument(each) for each in node.expressions])
 
     def _argument(self, node: exp.Expression) -> Argument:
         """A literal argument of a named condition."""
-        exp = self._exp
-        if isinstance(node, exp.Literal) and node.is_string:
+        number = node.this if node.key == "neg" else node
+        if node.key == "literal" and node.is_string:
             return str(node.this)
-        number = node.this if isinstance(node, exp.Neg) else node
-        if isinstance(number, exp.Literal) and not number.is_string:
-            self._number(number)
-            return -float(number.this) if node is not number else float(number.this)
-        raise self._not_allowed(node, "is not a literal: write a 'text' or a number")
+        if number.key != "literal" or number.is_string:
+            raise self._not_allowed(node, "is not a literal: write a 'text' or a number")
+        self._number(number)
+        return -float(number.this) if number is not node else float(number.this)
 
     def _count_function(self) -> None:
         self._functions += 1
@@ -367,49 +354,57 @@ class _Renderer:
     # Values
 
     def _value(self, node: exp.Expression, depth: int) -> _Value:
-        exp = self._exp
         if depth > MAX_DEPTH:
             raise _too_deep()
-        if isinstance(node, exp.Paren):
-            return self._value(node.this, depth + 1)
-        if isinstance(node, exp.Column):
+        if node.key == "column":
             return self._column(node)
-        if isinstance(node, exp.Literal):
-            return (
-                _Value(quoted(node.this), "string", True) if node.is_string else self._number(node)
-            )
-        if isinstance(node, exp.Boolean):
-            return _Value("true" if node.this else "false", "bool", True)
-        if isinstance(node, exp.Neg):
-            value = self._value(node.this, depth + 1)
-            if value.type == "int64" and not value.literal:
-                # The smallest 64-bit number has no negative.
-                return _Value(f"(-CAST({value.sql} AS DOUBLE))", "double")
-            if value.type in _NUMERIC:
-                return _Value(f"(-{value.sql})", value.type, value.literal)
-            raise self._not_allowed(node, "is not a number")
-        if isinstance(node, exp.Lower | exp.Upper):
-            value = self._value(node.this, depth + 1)
-            if value.type == "string" and _given(node) == ["this"]:
-                return _Value(f"{node.key}({value.sql})", "string")
-            raise self._not_allowed(node, "needs one text")
-        if node.key in _DATE_PARTS:
-            return self._date_part(node, depth)
-        if type(node) is exp.Cast:
-            return self._cast(node, depth)
-        if isinstance(node, exp.Null):
-            raise _refused("nothing equals NULL in SQL; write: column IS NULL")
+        if not _given(node) <= _ARGUMENTS:
+            raise self._not_allowed(node, "is not allowed")
+        match node.key:
+            case "paren":
+                return self._value(node.this, depth + 1)
+            case "literal" if node.is_string:
+                return _Value(quoted(node.this), "string", True)
+            case "literal":
+                return self._number(node)
+            case "boolean":
+                return _Value("true" if node.this else "false", "bool", True)
+            case "neg":
+                return self._negative(node, depth)
+            case "anonymous":
+                return self._function(node, depth)
+            case "cast":
+                return self._cast(node, depth)
+            case "null":
+                raise _refused("nothing equals NULL in SQL; write: column IS NULL")
         raise self._not_allowed(node, "is not allowed")
 
-    def _date_part(self, node: exp.Expression, depth: int) -> _Value:
-        self._count_function()
-        value = self._value(node.this, depth + 1) if _given(node) == ["this"] else None
-        if value is None or value.type != "string":
-            raise self._not_allowed(node, "needs one column of dates: year(eventDate)")
-        return _Value(_DATE_PARTS[node.key](value.sql), "int64")
+    def _negative(self, node: exp.Expression, depth: int) -> _Value:
+        value = self._value(node.this, depth + 1)
+        if value.type == "int64" and not value.literal:
+            # The smallest 64-bit number has no negative.
+            return _Value(f"(-CAST({value.sql} AS DOUBLE))", "double")
+        if value.type in _NUMERIC:
+            return _Value(f"(-{value.sql})", value.type, value.literal)
+        raise self._not_allowed(node, "is not a number")
+
+    def _function(self, node: exp.Expression, depth: int) -> _Value:
+        """A value of one text: lower(family), year(eventDate)."""
+        name = node.name.lower()
+        if name not in VALUES or not isinstance(node.this, str):
+            raise self._not_allowed(node, "is not allowed")
+        kind, needs, write = VALUES[name]
+        if name not in ("lower", "upper"):
+            self._count_function()
+        if len(node.expressions) != 1:
+            raise self._not_allowed(node, needs)
+        value = self._value(node.expressions[0], depth + 1)
+        if value.type != "string":
+            raise self._not_allowed(node, needs)
+        return _Value(write(value.sql), kind)
 
     def _column(self, node: exp.Expression) -> _Value:
-        name = node.this.name if _given(node) == ["this"] else ""
+        name = node.this.name if _given(node) == {"this"} else ""
         exact = self._by_lower.get(name.lower())
         if exact is None:
             shown = name or node.sql()
@@ -451,13 +446,12 @@ class _Renderer:
         text = node.sql()
         shown = text if len(text) <= 80 else text[:77] + "..."
         return FilterError(
-            f"`{shown}` {why}; a condition compares columns, for example: "
-            "scientificName = 'Strix aluco' AND decimalLatitude > 50",
+            f"`{shown}` {why}; a condition compares columns, for example: {_EXAMPLE}",
             field="where",
             details={"part": shown},
         )
 
 
-def _given(node: exp.Expression) -> list[str]:
+def _given(node: exp.Expression) -> set[str]:
     """Names of a node's arguments that are set."""
-    return [name for name, value in node.args.items() if value not in (None, False, [])]
+    return {name for name, value in node.args.items() if value not in (None, False, [])}

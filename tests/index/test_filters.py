@@ -121,7 +121,7 @@ def test_a_filter_finds_what_it_says(marsh: Archive, where: str, found: str) -> 
         ("tally = NULL", "IS NULL"),
         ("tally + 1 = 2", "`tally + 1`"),
         ("length(scientificName) > 3", "LENGTH(scientificName)"),
-        ("regexp_like(scientificName, 'x')", "is not a condition"),
+        ("regexp_like(scientificName, 'x')", "is an unknown function"),
         ("scientificName || 'a' = 'b'", "||"),
         ("CASE WHEN captive THEN true ELSE false END", "CASE"),
         ("tally IN (SELECT 1)", "list of literals"),
