@@ -69,6 +69,8 @@ def test_a_listing_can_be_filtered(marsh: Archive) -> None:
     assert [o.id for o in (*page.observations, *rest.observations)] == ["p7", "p8", "p9"]
     with pytest.raises(QueryError, match="another condition"):
         marsh.list(page_token=page.next_token)
+    with pytest.raises(QueryError, match="page token"):
+        marsh.list(where="tally >= 7", page_token="!" + page.next_token)
 
 
 @pytest.mark.parametrize(

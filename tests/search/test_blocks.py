@@ -100,6 +100,23 @@ def test_deleting_most_of_a_block_gives_its_memory_back() -> None:
     assert made.dead == (None,)
 
 
+def test_codes_and_rows_are_found_by_position_in_every_block() -> None:
+    rows = np.arange(0, 60, 2)
+    made = CodeBlocks.of(rows[:20], some_codes(rows[:20])).appended(
+        rows[20:], some_codes(rows[20:])
+    )
+    assert len(made.blocks) == 2
+    positions = np.array([25, 0, 19, 20])
+    assert made.rows_at(positions).tolist() == [50, 0, 38, 40]
+    assert np.array_equal(made.codes_at(positions), some_codes(rows[positions]))
+
+
+def test_tombstones_count_as_memory_besides_the_codes() -> None:
+    rows = np.arange(100)
+    made = CodeBlocks.of(rows, some_codes(rows))
+    assert (made.nbytes_besides, made.without(rows[:3]).nbytes_besides) == (0, 100)
+
+
 def test_codes_cannot_be_changed_from_outside() -> None:
     rows = np.arange(2)
     made = CodeBlocks.of(rows, some_codes(rows))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bittern.index.engines.blocks import Block, BlockSelection, CodeBlocks, RowNumbers
+from bittern.index.engines.flat import scan, search_selection
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.scans import Candidates, FastScan, scan_raw
 from tests.search.collections import questions
@@ -66,3 +68,22 @@ def test_a_block_is_laid_out_only_once_it_is_worth_it() -> None:
     assert FastScan.suits(codes)
     assert not FastScan.pays_after(1)
     assert FastScan.pays_after(64)
+
+
+def test_blocks_share_the_candidates_of_the_first_scan() -> None:
+    codes = np.random.default_rng(0).integers(0, 256, (4_000, 8), dtype=np.uint8)
+    blocks = [
+        Block(RowNumbers.run(start, 1_000), codes[start : start + 1_000])
+        for start in range(0, 4_000, 1_000)
+    ]
+    selection = CodeBlocks(64, blocks).selection()
+    counts = []
+
+    def counting(
+        selected: BlockSelection, queries: Queries, count: int, hopeful: bool
+    ) -> list[Candidates]:
+        counts.append((count, hopeful))
+        return scan(selected, queries, count, hopeful)
+
+    search_selection(questions("hamming", 1), 100, selection, counting, 1)
+    assert counts[:4] == [(400 / 4 + 100 / 2 + 20, True)] * 4
