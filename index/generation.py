@@ -19,7 +19,7 @@ from bittern.errors import ArchiveDamagedError, ObservationNotFoundError
 from bittern.index.columns import FINGERPRINT, IDENTITY, as_given
 from bittern.index.engines.search_engine import RowSet
 from bittern.index.filters import compile_where
-from bittern.index.generation_files import IndexFiles
+from bittern.index.generation_files import GenerationFiles
 from bittern.index.loading import (
     MODALITIES,
     Change,
@@ -51,7 +51,7 @@ class Generation:
     Args:
         store: the store; it is pinned at its current version.
         before: an earlier generation of the same archive, whose loaded codes are reused.
-        index_files: derived files of rows and codes; None for none.
+        files: derived files of rows and codes; None for none.
         since: code columns that were removed and added again, with the version that added them:
             older codes of them are not reused.
     """
@@ -60,12 +60,12 @@ class Generation:
         self,
         store: Store,
         before: Generation | None = None,
-        index_files: IndexFiles | None = None,
+        files: GenerationFiles | None = None,
         since: Mapping[str, int] | None = None,
     ) -> None:
         self.store = store.pinned()
         self.version = self.store.version
-        self._index_files = index_files
+        self._files = files
         self._metadata_columns = list(self.store.metadata_types)
         self._blocks: dict[str, ModelCodes] = {}
         self._code_counts: dict[str, Mapping[str, int]] = {}
@@ -93,8 +93,8 @@ class Generation:
                 if self.store.field_type(column) is not None
                 and before.version >= self._since.get(column, 0)
             }
-        elif self._index_files is not None:
-            earlier = self._index_files.rows(self.store)
+        elif self._files is not None:
+            earlier = self._files.rows(self.store)
         if earlier is None:
             return None
         if earlier.version == self.version:
@@ -117,22 +117,22 @@ class Generation:
                 self._blocks[column] = self._stored_codes(column) or read_blocks(
                     self.store, self._rows, column
                 )
-                if self._index_files is not None:
-                    self._index_files.save_if_worth_it(self)
+                if self._files is not None:
+                    self._files.save_if_worth_it(self)
             return self._blocks[column]
 
     def _stored_codes(self, column: str) -> ModelCodes | None:
         """Codes from derived files, updated; None if there are none."""
         width = self.store.code_bytes(column)
-        files = self._index_files
-        stored = files.blocks(column, width, self._rows) if files else None
+        files = self._files
+        stored = files.codes(column, width, self._rows) if files else None
         if stored is None or stored.version < self._since.get(column, 0):
             return None
         if stored.version == self.version:
-            return stored.blocks
+            return stored.codes
         written = self.store.read(["row", "modality", column], f"`committed` > {stored.version}")
         change = Change(stored.rows.missing_from(self._rows.map), written)
-        return blocks_since(stored.blocks, self._rows, change, column)
+        return blocks_since(stored.codes, self._rows, change, column)
 
     def loaded(self, record: ModelRecord) -> ModelCodes | None:
         """A model's codes by modality, if they are in memory."""

@@ -7,9 +7,9 @@ commits are read from the store.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,24 +31,26 @@ _MOST_ROWS = 1 << 40
 _MOST_DELETED = 2
 _ROWS_READ_AT_ONCE = 1 << 20
 """A set is not used if it has more rows than this plus `_MOST_DELETED` times those of the store."""
+_ROWS = "rows"
+T = TypeVar("T", "RowTable", "StoredCodes")
 
 
 @dataclass(frozen=True)
-class StoredBlocks:
-    """Codes of an earlier generation.
+class StoredCodes:
+    """A model's codes of an earlier generation.
 
     Attributes:
         version: of the store that they belong to.
         rows: their rows, of all modalities.
-        blocks: the codes.
+        codes: by modality.
     """
 
     version: int
     rows: RowMap
-    blocks: ModelCodes
+    codes: ModelCodes
 
 
-class IndexFiles:
+class GenerationFiles:
     """Reads and writes the derived files of an archive's rows and codes.
 
     Args:
@@ -66,18 +68,9 @@ class IndexFiles:
 
     def rows(self, store: Store) -> RowTable | None:
         """The stored rows of this or an earlier version of the store, if they are usable."""
-        found = self.files.read_set("rows")
-        if found is None or found.version > store.version:
-            return None
-        rows = _rows_of(found)
-        if why := _why_unusable(rows, store):
-            self.files.refuse("rows", why)
-            return None
-        if rows is not None:
-            self._stored["rows"] = rows.version
-        return rows
+        return self._read(_ROWS, store.version, lambda found: _rows_of(found, store))
 
-    def blocks(self, column: str, width: int, rows: RowTable) -> StoredBlocks | None:
+    def codes(self, column: str, width: int, rows: RowTable) -> StoredCodes | None:
         """The stored codes of this or an earlier generation, if they are usable.
 
         Args:
@@ -85,19 +78,19 @@ class IndexFiles:
             width: bytes of a code.
             rows: of the current generation.
         """
-        name = f"codes-{column}"
-        found = self.files.read_set(name)
-        if found is None or found.version > rows.version:
+        return self._read(column, rows.version, lambda found: _codes_of(found, width, rows))
+
+    def _read(self, key: str, version: int, parse: Callable[[DerivedSet], T]) -> T | None:
+        found = self.files.read_set(_name(key))
+        if found is None or found.version > version:
             return None
-        stored = _blocks_of(found, width)
-        if stored is None:
-            self.files.refuse(name, f"its arrays do not make codes of {width} bytes")
-        elif stored.version == rows.version and len(stored.rows.missing_from(rows.map)):
-            self.files.refuse(name, "it has codes of rows that do not exist")
-        else:
-            self._stored[column] = stored.version
-            return stored
-        return None
+        try:
+            stored = parse(found)
+        except ValueError as why:
+            self.files.refuse(_name(key), str(why))
+            return None
+        self._stored[key] = stored.version
+        return stored
 
     def save_if_worth_it(self, generation: Generation) -> None:
         """Store loaded arrays in the background, if that saves the next opening much time."""
@@ -121,105 +114,134 @@ class IndexFiles:
 
     def _due(self, generation: Generation) -> list[str]:
         """What to store of a generation now: ``rows``, and columns of codes."""
-        rows = len(generation)
-        if rows < STORED_FROM:
+        if len(generation) < STORED_FROM:
             return []
-        least = _REWRITTEN_SHARE * rows
+        least = _REWRITTEN_SHARE * len(generation)
         return [
-            name
-            for name in ("rows", *generation.loaded_columns)
-            if name not in self._stored
+            key
+            for key in (_ROWS, *generation.loaded_columns)
+            if key not in self._stored
             or (
-                self._stored[name] != generation.version
-                and generation.changed_since(self._stored[name]) >= least
+                self._stored[key] != generation.version
+                and generation.changed_since(self._stored[key]) >= least
             )
         ]
 
     def _save(self) -> None:
-        while (generation := self._newest) is not None and (names := self._due(generation)):
-            for name in names:
+        while (generation := self._newest) is not None and (keys := self._due(generation)):
+            for key in keys:
                 # Set first, so that a failed write is not repeated for this generation.
-                self._stored[name] = generation.version
-                if name == "rows":
-                    rows = generation.row_table
-                    arrays: Arrays = {
-                        "first": rows.map.first,
-                        "ids": rows.map.ids,
-                        "lengths": rows.map.lengths,
-                        "kinds": rows.kinds,
-                    }
-                    self.files.write_set("rows", arrays, generation.version)
+                self._stored[key] = generation.version
+                if key == _ROWS:
+                    arrays = _arrays_of_rows(generation.row_table)
                 else:
-                    arrays = _arrays_of_blocks(generation.loaded_columns[name])
-                    self.files.write_set(f"codes-{name}", arrays, generation.version)
+                    arrays = _arrays_of_codes(generation.loaded_columns[key])
+                self.files.write_set(_name(key), arrays, generation.version)
 
 
-def _rows_of(found: DerivedSet) -> RowTable | None:
-    arrays = found.arrays
-    runs = [arrays.get(name) for name in ("first", "ids", "lengths")]
-    kinds = arrays.get("kinds")
-    if kinds is None or any(run is None for run in runs):
-        return None
-    first, ids, lengths = (run for run in runs if run is not None)
-    if not _are_runs(first, lengths) or ids.dtype != np.int64 or ids.shape != first.shape:
-        return None
-    if (ids < 0).any() or (ids > np.iinfo(np.int64).max - lengths).any():
-        return None
-    count = int(lengths.sum())
-    if kinds.dtype != np.int8 or kinds.ndim != 1 or len(kinds) not in (min(1, count), count):
-        return None
+def _name(key: str) -> str:
+    """The name of the set of the rows, or of the codes in a column."""
+    return key if key == _ROWS else f"codes-{key}"
+
+
+def _array(found: DerivedSet, name: str, dtype: Any, dimensions: int = 1) -> NDArray[Any]:
+    array = found.arrays.get(name)
+    if array is None or array.dtype != dtype or array.ndim != dimensions:
+        raise ValueError(f"its array {name!r} is missing, or of another type")
+    return array
+
+
+def _runs(found: DerivedSet, suffix: str = "") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First rows and lengths of ascending runs of rows that do not overlap."""
+    first = _array(found, f"first{suffix}", np.int64)
+    lengths = _array(found, f"lengths{suffix}", np.int64)
+    if first.shape != lengths.shape or (
+        (first < 0).any()
+        or (first >= _MOST_ROWS).any()
+        or (lengths <= 0).any()
+        or (lengths >= _MOST_ROWS).any()
+        or (first[1:] < (first + lengths)[:-1]).any()
+    ):
+        raise ValueError("its arrays do not make rows")
+    return first, lengths
+
+
+# Rows
+
+
+def _arrays_of_rows(rows: RowTable) -> Arrays:
+    return {
+        "first": rows.map.first,
+        "ids": rows.map.ids,
+        "lengths": rows.map.lengths,
+        "kinds": rows.kinds,
+    }
+
+
+def _rows_of(found: DerivedSet, store: Store) -> RowTable:
+    """Stored rows of this or an earlier version of the store.
+
+    Raises:
+        ValueError: they cannot be used; the message says why.
+    """
+    first, lengths = _runs(found)
+    ids, kinds = _array(found, "ids", np.int64), _array(found, "kinds", np.int8)
+    claimed, count = int(lengths.sum()), store.count()
+    if (
+        ids.shape != first.shape
+        or (ids < 0).any()
+        or (ids > np.iinfo(np.int64).max - lengths).any()
+        or len(kinds) not in (min(1, claimed), claimed)
+    ):
+        raise ValueError("its arrays do not make rows")
+    if found.version == store.version and claimed != count:
+        raise ValueError(f"it has {claimed} rows of this version, which has {count}")
+    if claimed > _MOST_DELETED * count + _ROWS_READ_AT_ONCE:
+        # Finding the deleted ones would take longer than reading the store, and much memory.
+        raise ValueError(f"it has {claimed} rows, of which at most {count} still exist")
     return RowTable(found.version, RowMap(first, ids, lengths), kinds)
 
 
-def _why_unusable(rows: RowTable | None, store: Store) -> str:
-    """Why stored rows cannot be used; empty if they can."""
-    if rows is None:
-        return "its arrays do not make rows"
-    claimed, count = len(rows.map), store.count()
-    if rows.version == store.version and claimed != count:
-        return f"it has {claimed} rows of this version, which has {count}"
-    if claimed > _MOST_DELETED * count + _ROWS_READ_AT_ONCE:
-        # Finding the deleted ones would take longer than reading the store, and much memory.
-        return f"it has {claimed} rows, of which at most {count} still exist"
-    return ""
+# Codes
 
 
-def _arrays_of_blocks(blocks: ModelCodes) -> dict[str, Any]:
+def _arrays_of_codes(codes: ModelCodes) -> Arrays:
     arrays: dict[str, Any] = {}
-    for modality, one in blocks.items():
-        numbers = (
-            block.rows.array() if dead is None else block.rows.at(np.flatnonzero(~dead))
-            for block, dead in zip(one.blocks, one.dead, strict=True)
-        )
+    for modality, blocks in codes.items():
+        live = [
+            (block, None if dead is None else np.flatnonzero(~dead))
+            for block, dead in zip(blocks.blocks, blocks.dead, strict=True)
+        ]
+        numbers = (b.rows.array() if at is None else b.rows.at(at) for b, at in live)
         runs = RowMap.of((rows, rows) for rows in numbers)
         arrays[f"first_{modality}"], arrays[f"lengths_{modality}"] = runs.first, runs.lengths
         arrays[f"codes_{modality}"] = [
-            np.empty((0, one.width), np.uint8),
-            *(
-                block.codes if dead is None else block.codes[~dead]
-                for block, dead in zip(one.blocks, one.dead, strict=True)
-            ),
+            np.empty((0, blocks.width), np.uint8),
+            *(b.codes if at is None else b.codes[at] for b, at in live),
         ]
     return arrays
 
 
-def _blocks_of(found: DerivedSet, width: int) -> StoredBlocks | None:
-    blocks: ModelCodes = {}
+def _codes_of(found: DerivedSet, width: int, rows: RowTable) -> StoredCodes:
+    """Stored codes of this or an earlier generation.
+
+    Raises:
+        ValueError: they cannot be used; the message says why.
+    """
+    codes: dict[str, CodeBlocks] = {}
     maps = []
     for modality in MODALITIES:
-        names = ("first", "lengths", "codes")
-        arrays = [found.arrays.get(f"{name}_{modality}") for name in names]
-        if any(array is None for array in arrays):
-            return None
-        first, lengths, codes = (array for array in arrays if array is not None)
-        if not _are_runs(first, lengths) or codes.dtype != np.uint8:
-            return None
-        if codes.shape != (int(lengths.sum()), width):
-            return None
-        rows = RowMap(first, first, lengths)
-        maps.append(rows)
-        blocks[modality] = CodeBlocks(8 * width, list(_blocks(rows, codes)))
-    return StoredBlocks(found.version, RowMap.joined(maps), blocks)
+        first, lengths = _runs(found, f"_{modality}")
+        array = _array(found, f"codes_{modality}", np.uint8, 2)
+        if array.shape != (int(lengths.sum()), width):
+            raise ValueError(f"its arrays do not make codes of {width} bytes")
+        coded_rows = RowMap(first, first, lengths)
+        maps.append(coded_rows)
+        codes[modality] = CodeBlocks(8 * width, list(_blocks(coded_rows, array)))
+    stored = StoredCodes(found.version, RowMap.joined(maps), codes)
+    if stored.version == rows.version and len(stored.rows.missing_from(rows.map)):
+        raise ValueError("it has codes of rows that do not exist")
+    return stored
 
 
 def _blocks(rows: RowMap, codes: NDArray[np.uint8]) -> Iterator[Block]:
@@ -229,16 +251,3 @@ def _blocks(rows: RowMap, codes: NDArray[np.uint8]) -> Iterator[Block]:
         first, numbers = rows.run_between(begin, end)
         run = RowNumbers.run(first, end - begin) if numbers is None else RowNumbers(numbers)
         yield Block(run, codes[begin:end])
-
-
-def _are_runs(first: NDArray[Any], lengths: NDArray[Any]) -> bool:
-    """Whether these are ascending runs of rows that do not overlap."""
-    if first.dtype != np.int64 or lengths.dtype != np.int64:
-        return False
-    if first.ndim != 1 or first.shape != lengths.shape:
-        return False
-    if not len(first):
-        return True
-    small = (first >= 0).all() and (first < _MOST_ROWS).all()
-    small = small and (lengths > 0).all() and (lengths < _MOST_ROWS).all()
-    return bool(small and (first[1:] >= (first + lengths)[:-1]).all())

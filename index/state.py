@@ -9,7 +9,7 @@ from bittern.index.derived_files import DerivedFiles
 from bittern.index.engines.choosing import Engines
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.generation import Generation
-from bittern.index.generation_files import IndexFiles
+from bittern.index.generation_files import GenerationFiles
 from bittern.index.models import ModelRecord
 from bittern.index.opening import newest_state
 from bittern.index.store import Store
@@ -50,7 +50,7 @@ class ArchiveState:
         """Reset everything that depends on the store's content."""
         self.replacements = self._store.replacements
         self.derived = DerivedFiles(self._folder.derived, self._store)
-        self._index_files = IndexFiles(self.derived)
+        self._files = GenerationFiles(self.derived)
         # Derived files belong to the newest state: readers of an old one do not use them.
         self.engines = Engines(self._options, None if self._past else self.derived)
         self._generation: Generation | None = None
@@ -67,10 +67,8 @@ class ArchiveState:
                 self.derived.expect(version, self._store.followed)
             if self._generation is None or self._generation.version != version:
                 since = {one.code_column: one.since for one in self.header.models if one.since}
-                self._generation = Generation(
-                    self._store, self._generation, self._index_files, since
-                )
-                self._index_files.save_if_worth_it(self._generation)
+                self._generation = Generation(self._store, self._generation, self._files, since)
+                self._files.save_if_worth_it(self._generation)
             return self._generation
 
     def to_verify(self) -> tuple[Header, Generation]:
@@ -82,7 +80,7 @@ class ArchiveState:
             else:
                 self._follow()
                 files = DerivedFiles(self._folder.derived, self._store)
-                generation = Generation(self._store, None, IndexFiles(files, write=False))
+                generation = Generation(self._store, None, GenerationFiles(files, write=False))
             return self.header, generation
 
     def model(self, digest: str) -> ModelRecord:
@@ -118,7 +116,7 @@ class ArchiveState:
                 return False
             self.closed = True
             self.engines.close()
-            self._index_files.close(None if self._past else self._generation)
+            self._files.close(None if self._past else self._generation)
             self._generation = None
             return True
 

@@ -19,7 +19,7 @@ from bittern.index import generation_files
 from bittern.index.archive import Archive
 from bittern.index.derived_files import DerivedFiles
 from bittern.index.generation import Generation
-from bittern.index.generation_files import IndexFiles
+from bittern.index.generation_files import GenerationFiles
 from bittern.index.loading import MODALITIES
 from bittern.index.store import Store
 from tests.index.samples import BAT, OWL, photo, recording
@@ -49,8 +49,8 @@ def files_of(archive: Archive) -> DerivedFiles:
 def save(archive: Archive) -> None:
     """Store everything of the newest generation."""
     records = archive.model_records()
-    archive._state._index_files.close(None)  # waits for its own writing
-    files = IndexFiles(files_of(archive))
+    archive._state._files.close(None)  # waits for its own writing
+    files = GenerationFiles(files_of(archive))
     generation = Generation(archive._store)
     for record in records:
         generation.codes(record)
@@ -76,8 +76,8 @@ def content(generation: Generation) -> dict[str, Any]:
 def check_right(path: Path) -> None:
     """With the derived files, the same is found as without."""
     store = Store(path / "store")
-    stored = IndexFiles(DerivedFiles(path / "derived", store), write=False)
-    assert content(Generation(store, index_files=stored)) == content(Generation(store))
+    stored = GenerationFiles(DerivedFiles(path / "derived", store), write=False)
+    assert content(Generation(store, files=stored)) == content(Generation(store))
 
 
 def used(path: Path) -> set[str]:
@@ -97,9 +97,7 @@ def test_stored_sets_are_used_instead_of_the_store(
     store = Store(path / "store")
     monkeypatch.setattr(Store, "batches", lambda *_: pytest.fail("the store was read"))
     content(
-        Generation(
-            store, index_files=IndexFiles(DerivedFiles(path / "derived", store), write=False)
-        )
+        Generation(store, files=GenerationFiles(DerivedFiles(path / "derived", store), write=False))
     )
 
 

@@ -15,7 +15,7 @@ from bittern.index import generation_files
 from bittern.index.archive import Archive
 from bittern.index.derived_files import DerivedFiles, _digest, read_array, write_array
 from bittern.index.generation import Generation
-from bittern.index.generation_files import IndexFiles
+from bittern.index.generation_files import GenerationFiles
 from bittern.index.store import Store
 from tests.index.samples import OWL, photo
 
@@ -218,6 +218,6 @@ def test_an_array_of_another_type_is_not_written(tmp_path: Path) -> None:
 
 def test_a_snapshot_of_an_older_version_does_not_begin_with_newer_rows(path: Path) -> None:
     store = Store(path / "store", Store(path / "store").version - 1)
-    kept = IndexFiles(sets(path))
+    kept = GenerationFiles(sets(path))
     assert kept.rows(store) is None
-    assert len(Generation(store, index_files=kept)) == store.count()
+    assert len(Generation(store, files=kept)) == store.count()
