@@ -70,24 +70,15 @@ def demo(
 
 
 def _search_over_grpc(archive: Path) -> None:
-    from bittern.client import connect
+    import bittern
     from bittern.service.grpc.server import serve
-    from bittern.service.limits import ServiceConfig
-    from bittern.service.local.archive import LocalArchive
 
-    engine = LocalArchive.open(archive)
-    try:
-        server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
-        try:
-            note(f"serving {archive} on 127.0.0.1:{server.port} (gRPC)")
-            with connect(f"127.0.0.1:{server.port}", timeout_s=300.0) as client:
-                for title, query in QUERIES.items():
-                    show()
-                    show(hits_table(client.search(**query, k=5), title))
-        finally:
-            server.stop(grace=5.0)
-    finally:
-        engine.close()
+    with bittern.open(archive) as local, serve({local.name: local}, listen=":0") as server:
+        note(f"serving {archive} on {server.address} (gRPC)")
+        with bittern.connect(server.address, timeout_s=300.0) as client:
+            for title, query in QUERIES.items():
+                show()
+                show(hits_table(client.search(**query, k=5), title))
 
 
 def _print_next_steps(archive: Path) -> None:

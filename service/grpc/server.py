@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -39,7 +39,7 @@ log = logging.getLogger("bittern.service")
 
 
 class Server:
-    """A running server; made by `serve`.
+    """A running server; made by `serve`. As a context manager it stops at the end.
 
     Attributes:
         host: name or address that it listens on.
@@ -92,6 +92,12 @@ class Server:
             log.info("stopped listening on %s", self.address)
         self._stopped.set()
         self._stop_requested.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def wait(self, ready: Callable[[], object] = lambda: None) -> None:
         """Block until the server has stopped.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import bittern
 from bittern.service.grpc.server import serve
-from bittern.service.limits import ServiceConfig
 from tests.cli.conftest import Run
 from tests.service.fake_archive import FakeArchive
 
@@ -81,11 +80,10 @@ def test_media_of_a_strange_archive_are_copied_from_named_folders_only(
 
 
 def test_an_archive_behind_a_server_is_exported(run: Run, tmp_path: Path) -> None:
-    server = serve({"herons": FakeArchive()}, listen="127.0.0.1:0", config=ServiceConfig())
     to = tmp_path / "all.jsonl"
-    done = run("export", server.address, "--output", to, "--archive", "herons")
-    folder = run("export", server.address, "--output", f"{tmp_path}/all/")
-    server.stop(grace=0)
+    with serve({"herons": FakeArchive()}, listen=":0") as server:
+        done = run("export", server.address, "--output", to, "--archive", "herons")
+        folder = run("export", server.address, "--output", f"{tmp_path}/all/")
     assert (done.status, len(to.read_text().splitlines())) == (0, 20)
     assert folder.status == 1
     assert "on the machine that has the archive" in " ".join(folder.err.split())

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 
 from bittern.service.grpc.server import serve
-from bittern.service.limits import ServiceConfig
 from bittern.types import ArchiveStats
 from tests.cli.conftest import Run
 from tests.service.fake_archive import ENGINE, FakeArchive
@@ -18,9 +17,8 @@ from tests.service.fake_archive import ENGINE, FakeArchive
 @pytest.fixture
 def address() -> Iterator[str]:
     """Of a server whose hits lie at the distances 1, 2, 3, 5..."""
-    server = serve({"herons": FakeArchive()}, listen="127.0.0.1:0", config=ServiceConfig())
-    yield server.address
-    server.stop(grace=0)
+    with serve({"herons": FakeArchive()}, listen=":0") as server:
+        yield server.address
 
 
 def test_nothing_relevant_is_an_answer_that_says_how_to_see_the_nearest(
@@ -68,25 +66,19 @@ def test_stats_of_a_server_tell_what_searches_why_and_what_is_being_built(
 def test_an_answer_that_the_server_chose_to_approximate_says_so(run: Run) -> None:
     engine = FakeArchive()
     engine.names_itself = "ivf"
-    server = serve({"herons": engine}, listen="127.0.0.1:0", config=ServiceConfig())
-    try:
+    with serve({"herons": engine}, listen=":0") as server:
         assert "approximate (ivf)" in run("search", server.address, "a heron").err
         answer = json.loads(run("search", server.address, "a heron", "--json").out)
         assert (answer["engine"], answer["exact"]) == ("ivf", False)
-    finally:
-        server.stop(grace=0)
 
 
 def test_of_several_archives_one_is_to_be_named_by_option(run: Run) -> None:
     engines = {"herons": FakeArchive(), "owls": FakeArchive("owls")}
-    server = serve(engines, listen="127.0.0.1:0", config=ServiceConfig())
-    try:
+    with serve(engines, listen=":0") as server:
         done = run("search", server.address, "a heron")
         assert done.status == 1
         assert "ask for one of these with --archive: herons, owls" in done.err
         assert run("search", server.address, "a heron", "--archive", "owls").status == 0
-    finally:
-        server.stop(grace=0)
 
 
 def test_stats_of_an_earlier_server_say_that_it_does_not_tell(run: Run) -> None:
@@ -95,11 +87,8 @@ def test_stats_of_an_earlier_server_say_that_it_does_not_tell(run: Run) -> None:
             now = super().stats()
             return replace(now, models=[replace(model, engines={}) for model in now.models])
 
-    server = serve({"herons": Earlier()}, listen="127.0.0.1:0", config=ServiceConfig())
-    try:
+    with serve({"herons": Earlier()}, listen=":0") as server:
         assert "unknown: the server has an earlier" in run("stats", server.address).out
-    finally:
-        server.stop(grace=0)
 
 
 def test_stats_of_nothing_end_with_a_message(run: Run) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bittern.api import ArchiveAPI
 from bittern.encoders.base import Modality
 from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training_free import fit
@@ -15,6 +16,7 @@ from bittern.service.jobs.indexing import index_source
 from bittern.service.local.archive import LocalArchive
 from bittern.service.sources import read_source
 from tests.engine.toy import COLOURS, ToyEncoder, fill_folder
+from tests.serving import client_of
 
 
 def toy_model(encoder: ToyEncoder, bits: int = 64, seed: int = 0) -> SavedModel:
@@ -63,3 +65,16 @@ def engine(empty: LocalArchive, media: Path, options: IndexOptions) -> LocalArch
     """An archive with three pictures and four recordings of red, green and blue."""
     index_source(empty, read_source(media).entries, options)
     return empty
+
+
+@pytest.fixture
+def remote(engine: LocalArchive) -> Iterator[ArchiveAPI]:
+    """The same archive, behind a server."""
+    with client_of(engine) as client:
+        yield client
+
+
+@pytest.fixture(params=["engine", "remote"], ids=["in process", "over gRPC"])
+def archive(request: pytest.FixtureRequest) -> ArchiveAPI:
+    either: ArchiveAPI = request.getfixturevalue(request.param)
+    return either

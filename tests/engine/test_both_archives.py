@@ -2,51 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from bittern.api import ArchiveAPI
-from bittern.client import connect
 from bittern.errors import (
     BitternError,
     CodeError,
     DuplicateObservationError,
     FilterError,
     InvalidInputError,
-    LimitExceededError,
     ModelNotFoundError,
     ObservationNotFoundError,
-    QueryError,
-    SourceNotFoundError,
-    UnreadableMediaError,
     UnsupportedMediaError,
 )
-from bittern.service.grpc.server import serve
-from bittern.service.limits import ServiceConfig
 from bittern.service.local.archive import LocalArchive
 from bittern.types import AddStatus, MediaItem
 from tests.engine.toy import picture, sound
-
-
-@pytest.fixture
-def remote(engine: LocalArchive) -> Iterator[ArchiveAPI]:
-    server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
-    try:
-        with connect(server.address) as client:
-            yield client
-    finally:
-        server.stop(grace=1.0)
-
-
-@pytest.fixture(params=["in process", "over gRPC"])
-def archive(request: pytest.FixtureRequest, engine: LocalArchive) -> ArchiveAPI:
-    if request.param == "in process":
-        return engine
-    client: ArchiveAPI = request.getfixturevalue("remote")
-    return client
 
 
 def test_words_pictures_sounds_ids_and_codes_find(archive: ArchiveAPI) -> None:
@@ -148,60 +123,11 @@ Call = Callable[[Any], object]
 
 MISTAKES: dict[str, tuple[Call, type[BitternError], str]] = {
     "a short code": (lambda a: a.search(code=b"123"), CodeError, ""),
-    "an id that is a number": (lambda a: a.search(id=5), QueryError, "id must be text, not int"),
     "no picture": (lambda a: a.search(image=b"not one"), UnsupportedMediaError, ""),
     "half of a deletion": (lambda a: a.delete(["red.png", "x"]), ObservationNotFoundError, "x"),
-    "no query": (lambda a: a.search(), QueryError, "none of them"),
-    "two queries": (lambda a: a.search("red", id="x"), QueryError, "text and id"),
-    "no text to encode": (lambda a: a.encode(""), QueryError, "the text is empty"),
-    "long text to encode": (lambda a: a.encode("x" * 2_001), QueryError, "2001 characters"),
-    "nothing to encode": (lambda a: a.encode(), QueryError, "none of them"),
-    "an empty sound": (lambda a: a.encode(audio=b""), QueryError, "the audio is empty"),
-    "a long where": (lambda a: a.search("red", where="x" * 10_001), FilterError, "limit is 10000"),
-    "a long where to list": (lambda a: list(a.list("x" * 10_001)), FilterError, "limit is 10000"),
-    "a where that is a number": (lambda a: list(a.list(5)), QueryError, "where must be text"),
     "a where that is no condition": (lambda a: list(a.list("1 +")), FilterError, ""),
-    "a long model to encode": (
-        lambda a: a.encode("red", model="x" * 5_000),
-        QueryError,
-        "5000 characters",
-    ),
-    "a long model to add": (lambda a: a.add([], model="x" * 5_000), QueryError, "5000 characters"),
     "a strange model": (lambda a: a.search("red", model="nosuch"), ModelNotFoundError, "nosuch"),
-    "getting a number": (lambda a: a.get(5), QueryError, "id must be text, not int"),
-    "getting what is not there": (lambda a: a.get("nobody"), ObservationNotFoundError, "nobody"),
-    "deleting a number": (lambda a: a.delete(5), QueryError, "not int"),
-    "deleting a number of several": (lambda a: a.delete(["red.png", 5]), QueryError, "not int"),
-    "deleting too much": (
-        lambda a: a.delete(["x"] * 10_001),
-        LimitExceededError,
-        "10001 ids were given, the limit is 10000",
-    ),
-    "large pages": (lambda a: a.list(page_size=1_001), QueryError, "from 1 to 1000, not 1001"),
-    "adding a number": (lambda a: a.add(5), InvalidInputError, "not int"),
-    "adding an item by itself": (
-        lambda a: a.add(MediaItem("x", "x", "image")),
-        InvalidInputError,
-        "not MediaItem",
-    ),
-    "adding numbers": (lambda a: a.add([5]).wait(), InvalidInputError, "item 0 is int"),
-    "adding an item whose id is a list": (
-        lambda a: a.add([MediaItem(["x"], "x", "image")], on_duplicate="skip").wait(),  # type: ignore[arg-type]
-        InvalidInputError,
-        "occurrence_id of item 0 must be text, not list",
-    ),
-    "endless batches": (
-        lambda a: a.add([], batch_size=10**30),
-        QueryError,
-        "batch_size must be a whole number from 1 to 1000000",
-    ),
-    "a file that is not there": (
-        lambda a: a.search(image="/nowhere.png"),
-        SourceNotFoundError,
-        "there is no such file",
-    ),
-    "a folder": (lambda a: a.search(image="/"), UnreadableMediaError, "is not a regular file"),
-    "a device": (lambda a: a.search(audio="/dev/zero"), UnreadableMediaError, "not a regular file"),
+    "getting an unknown id": (lambda a: a.get("nobody"), ObservationNotFoundError, "nobody"),
 }
 
 

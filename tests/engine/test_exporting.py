@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from bittern.api import ArchiveAPI
-from bittern.client import connect
 from bittern.errors import (
     FilterError,
     InvalidInputError,
@@ -20,33 +18,13 @@ from bittern.errors import (
     QueryError,
 )
 from bittern.service.export.writers import WRITERS
-from bittern.service.grpc.server import serve
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
-from bittern.service.limits import ServiceConfig
 from bittern.service.local.archive import LocalArchive
 from bittern.service.sources import read_source
 from tests.engine.toy import fill_folder
 
 FORMATS = {"csv": "out.csv", "parquet": "out.parquet", "jsonl": "out.jsonl"}
-
-
-@pytest.fixture
-def local(engine: LocalArchive) -> LocalArchive:
-    return engine
-
-
-@pytest.fixture(params=["in process", "over the wire"])
-def archive(request: pytest.FixtureRequest, engine: LocalArchive) -> Iterator[ArchiveAPI]:
-    if request.param == "in process":
-        yield engine
-        return
-    server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
-    try:
-        with connect(server.address) as remote:
-            yield remote
-    finally:
-        server.stop(grace=0)
 
 
 def test_an_export_holds_the_rows_that_match(
@@ -67,16 +45,13 @@ def test_an_export_holds_the_rows_that_match(
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_both_kinds_of_archive_write_the_same_bytes(
-    local: LocalArchive, engine: LocalArchive, name: str, tmp_path: Path
+    engine: LocalArchive, remote: ArchiveAPI, name: str, tmp_path: Path
 ) -> None:
-    server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
-    with connect(server.address) as remote:
-        here = local.export(tmp_path / "here", format=name)
-        there = remote.export(tmp_path / "there", format=name)
-        nearest = remote.search("red", k=3)
-        remote.export(tmp_path / "hits", format=name, hits=nearest)
-        local.export(tmp_path / "local-hits", format=name, hits=nearest)
-    server.stop(grace=0)
+    here = engine.export(tmp_path / "here", format=name)
+    there = remote.export(tmp_path / "there", format=name)
+    nearest = remote.search("red", k=3)
+    remote.export(tmp_path / "hits", format=name, hits=nearest)
+    engine.export(tmp_path / "local-hits", format=name, hits=nearest)
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
     assert (tmp_path / "hits").read_bytes() == (tmp_path / "local-hits").read_bytes()
     assert (here.observations, here.left_out) == (there.observations, there.left_out)
@@ -119,10 +94,10 @@ def test_hits_are_written_as_they_were_found(archive: ArchiveAPI, tmp_path: Path
 
 
 def test_a_folder_has_the_media_and_can_be_indexed_again(
-    local: LocalArchive, tmp_path: Path, options: IndexOptions
+    engine: LocalArchive, tmp_path: Path, options: IndexOptions
 ) -> None:
-    assert local.export(tmp_path / "all", format="folder").observations == 7
-    done = local.export(f"{tmp_path}/hits/", hits=local.search("red", k=2))
+    assert engine.export(tmp_path / "all", format="folder").observations == 7
+    done = engine.export(f"{tmp_path}/hits/", hits=engine.search("red", k=2))
     assert (done.format, done.observations) == ("folder", 2)
     again = LocalArchive.open(tmp_path / "archive")
     assert again.archive.path.exists()
@@ -149,12 +124,9 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(
 
 
 def test_a_folder_of_a_server_is_refused_with_what_to_do(
-    engine: LocalArchive, tmp_path: Path
+    remote: ArchiveAPI, tmp_path: Path
 ) -> None:
-    server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
-    with connect(server.address) as remote:
-        for hits in (None, remote.search("red")):
-            with pytest.raises(PreconditionError, match="on the machine that has the archive"):
-                remote.export(tmp_path / "out", format="folder", hits=hits)
-    server.stop(grace=0)
+    for hits in (None, remote.search("red")):
+        with pytest.raises(PreconditionError, match="on the machine that has the archive"):
+            remote.export(tmp_path / "out", format="folder", hits=hits)
     assert not (tmp_path / "out").exists()

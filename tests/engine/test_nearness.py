@@ -11,20 +11,19 @@ import pytest
 from numpy.typing import NDArray
 
 from bittern.api import ArchiveAPI
-from bittern.client import connect
 from bittern.encoders.base import Media, Modality
 from bittern.errors import DeadlineExceededError, UnsupportedModalityError
 from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
 from bittern.query import Query, SearchOptions
-from bittern.service.grpc.server import serve
-from bittern.service.limits import Deadline, ServiceConfig
+from bittern.service.limits import Deadline
 from bittern.service.local.archive import LocalArchive
 from bittern.service.local.relevance import REFERENCE_TEXTS
 from bittern.types import MediaItem
 from tests.engine.conftest import toy_model
 from tests.engine.toy import COLOURS, DIM, ToyEncoder, picture
+from tests.serving import client_of
 
 PICTURES = 40
 
@@ -62,19 +61,6 @@ def engine(tmp_path: Path, wordy: WordyEncoder) -> Iterator[LocalArchive]:
         for colour in ("red", "green"):
             assert all(engine.add(pictures(colour, PICTURES // 2)))
         yield engine
-
-
-@pytest.fixture(params=["in process", "over gRPC"])
-def archive(request: pytest.FixtureRequest, engine: LocalArchive) -> Iterator[ArchiveAPI]:
-    if request.param == "in process":
-        yield engine
-        return
-    server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
-    try:
-        with connect(server.address) as client:
-            yield client
-    finally:
-        server.stop(grace=1.0)
 
 
 def colours(hits: list[str]) -> set[str]:
@@ -211,12 +197,8 @@ def approximate(
         if request.param == "in process":
             yield again
             return
-        server = serve({again.name: again}, listen="127.0.0.1:0", config=ServiceConfig())
-        try:
-            with connect(server.address) as client:
-                yield client
-        finally:
-            server.stop(grace=1.0)
+        with client_of(again) as client:
+            yield client
 
 
 def test_what_is_relevant_is_looked_for_exactly_whatever_recall_is_wanted(

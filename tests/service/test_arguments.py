@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,11 +13,16 @@ import bittern.api
 from bittern.api import read_media
 from bittern.client import RemoteArchive
 from bittern.errors import (
+    BitternError,
+    FilterError,
+    InvalidInputError,
+    LimitExceededError,
     MediaTooLargeError,
     QueryError,
     SourceNotFoundError,
     UnreadableMediaError,
 )
+from bittern.types import MediaItem
 from tests.service.fake_archive import FakeArchive
 
 
@@ -68,3 +76,57 @@ def test_a_file_over_the_limit_is_refused_with_the_limit(
 def test_what_is_neither_path_nor_bytes_is_refused(source: object) -> None:
     with pytest.raises(QueryError, match="path or the bytes"):
         read_media(source, "image")  # type: ignore[arg-type]
+
+
+Call = Callable[[Any], object]
+"""A call on an archive, with arguments that no type checker accepts."""
+
+MISTAKES: dict[str, tuple[Call, type[BitternError], str]] = {
+    "no query": (lambda a: a.search(), QueryError, "none of them"),
+    "nothing to encode": (lambda a: a.encode(), QueryError, "none of them"),
+    "a long where to list": (lambda a: list(a.list("x" * 10_001)), FilterError, "limit is 10000"),
+    "a where that is a number": (lambda a: list(a.list(5)), QueryError, "where must be text"),
+    "a long model to encode": (
+        lambda a: a.encode("red", model="x" * 5_000),
+        QueryError,
+        "5000 characters",
+    ),
+    "a long model to add": (lambda a: a.add([], model="x" * 5_000), QueryError, "5000 characters"),
+    "getting a number": (lambda a: a.get(5), QueryError, "id must be text, not int"),
+    "deleting a number": (lambda a: a.delete(5), QueryError, "not int"),
+    "deleting a number of several": (lambda a: a.delete(["red.png", 5]), QueryError, "not int"),
+    "deleting too much": (
+        lambda a: a.delete(["x"] * 10_001),
+        LimitExceededError,
+        "10001 ids were given, the limit is 10000",
+    ),
+    "large pages": (lambda a: a.list(page_size=1_001), QueryError, "from 1 to 1000, not 1001"),
+    "adding a number": (lambda a: a.add(5), InvalidInputError, "not int"),
+    "adding an item by itself": (
+        lambda a: a.add(MediaItem("x", "x", "image")),
+        InvalidInputError,
+        "not MediaItem",
+    ),
+    "adding numbers": (lambda a: a.add([5]).wait(), InvalidInputError, "item 0 is int"),
+    "adding an item whose id is a list": (
+        lambda a: a.add([MediaItem(["x"], "x", "image")], on_duplicate="skip").wait(),  # type: ignore[arg-type]
+        InvalidInputError,
+        "occurrence_id of item 0 must be text, not list",
+    ),
+    "endless batches": (
+        lambda a: a.add([], batch_size=10**30),
+        QueryError,
+        "batch_size must be a whole number from 1 to 1000000",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_refused_before_anything_is_sent(
+    remote: RemoteArchive, engine: FakeArchive, mistake: str
+) -> None:
+    call, error, part = MISTAKES[mistake]
+    with pytest.raises(error, match=re.escape(part)) as caught:
+        call(remote)
+    assert type(caught.value) is error
+    assert (engine.seen, engine.added, len(engine.observations)) == ([], [], 20)
