@@ -45,6 +45,7 @@ __all__ = [
     "WeightsStatus",
     "find_entry",
     "find_weights",
+    "licence_of",
     "load_encoder",
 ]
 
@@ -143,6 +144,11 @@ def find_entry(name: str) -> EncoderEntry:
     raise ModelNotFoundError(
         f"there is no encoder '{name}'.{hint} Known are: {', '.join(CATALOGUE)}", field="model"
     )
+
+
+def licence_of(name: str) -> str:
+    """The licence of an encoder's weights; empty for an unknown encoder."""
+    return CATALOGUE[name].licence if name in CATALOGUE else ""
 
 
 def find_weights(name: str | EncoderEntry, weights: Path | None = None) -> WeightsStatus:

@@ -27,7 +27,8 @@ from bittern.cli.output import (
 from bittern.text import counted
 
 if TYPE_CHECKING:
-    from bittern.service.training.request import TrainingReport, TrainingRequest, What
+    from bittern.service.training.request import TrainingRequest, What
+    from bittern.service.training.train import TrainingReport
 
 FEW_QUERIES = 30
 _ITEMS = {"image": "photograph", "audio": "sound window", "text": "text"}
@@ -232,50 +233,57 @@ class _Bars:
 
 def _report_as_json(report: TrainingReport) -> dict[str, Any]:
     """The report of a training for programs."""
+    card, fitted = report.card, report.fitted
     return {
-        "model": report.name,
+        "model": card.name,
         "folder": str(report.folder),
-        "digest": report.digest,
-        "encoder": report.encoder,
-        "bits": report.bits,
-        "modalities": list(report.modalities),
-        "items": dict(report.items),
-        "held_out": dict(report.held_out),
-        "comparison": [asdict(c) for c in report.comparison],
-        "metrics": dict(report.metrics),
+        "digest": card.digest,
+        "encoder": card.encoder,
+        "bits": card.bits,
+        "modalities": list(card.towers),
+        "items": dict(card.data["rows"]),
+        "held_out": {"rows": dict(card.data["rows_held_out"]), "ways": _ways(report)},
+        "comparison": [asdict(c) for c in fitted.comparison],
+        "metrics": dict(card.metrics),
         "skipped": [{"where": s.where, "reason": s.reason} for s in report.skipped],
-        "warnings": list(report.warnings),
-        "seconds": round(report.seconds, 3),
-        "resumed": report.resumed,
-        "was_finished": report.was_finished,
+        "warnings": list(fitted.warnings),
+        "seconds": round(fitted.seconds, 3),
+        "resumed": fitted.resumed,
+        "was_finished": fitted.was_finished,
     }
+
+
+def _ways(report: TrainingReport) -> dict[str, str]:
+    """By modality, the way in which items were held out."""
+    return dict(report.card.data.get("held_out", {}))
 
 
 def _print_report(report: TrainingReport, request: TrainingRequest) -> None:
     """The report of a training for people."""
+    card, fitted = report.card, report.fitted
     skipped = [named_once(one.where, one.reason) for one in report.skipped]
     print_lines(f"{counted(len(skipped), 'entry', 'entries')} skipped:", skipped, style="yellow")
-    for warning in report.warnings:
+    for warning in fitted.warnings:
         note(f"warning: {warning}", style="yellow")
-    if report.was_finished:
+    if fitted.was_finished:
         note("this training was finished before; nothing was left to do")
-    items = ", ".join(counted(n, _ITEMS[modality]) for modality, n in report.items.items())
-    resumed = ", resumed" if report.resumed and not report.was_finished else ""
-    note(f"trained on {items} in {report.seconds:.1f} s{resumed}")
-    if report.comparison:
+    items = ", ".join(counted(n, _ITEMS[modality]) for modality, n in card.data["rows"].items())
+    resumed = ", resumed" if fitted.resumed and not fitted.was_finished else ""
+    note(f"trained on {items} in {fitted.seconds:.1f} s{resumed}")
+    if fitted.comparison:
         _print_comparison(report, distilled=request.what == "distill")
     else:
         note("nothing was held out, so there is nothing to compare: raise --validation-share")
-    metrics = report.metrics
+    metrics = card.metrics
     if "bit_balance" in metrics:
         show(
-            f"bits: {report.bits}, {metrics['dead_bits']} dead, balance "
+            f"bits: {card.bits}, {metrics['dead_bits']} dead, balance "
             f"{metrics['bit_balance']:.2f}, mean correlation {metrics['bit_correlation']:.3f}"
         )
     if plan := metrics.get("plan"):
         show(_plan(plan))
-    takes = ", ".join(report.modalities)
-    show(f"model: {report.folder} ({takes}; digest {report.digest[:12]})")
+    takes = ", ".join(card.towers)
+    show(f"model: {report.folder} ({takes}; digest {card.digest[:12]})")
     show(
         f"next:  {command()} index my-archive {_next_source(request)} --model "
         f"{quote(str(report.folder))}"
@@ -291,7 +299,7 @@ def _next_source(request: TrainingRequest) -> str:
 
 
 def _print_comparison(report: TrainingReport, *, distilled: bool) -> None:
-    ways = report.held_out.get("ways", {})
+    ways = _ways(report)
     species = {"groups": "new", "items": "trained on"}
     rows = [
         (
@@ -303,15 +311,15 @@ def _print_comparison(report: TrainingReport, *, distilled: bool) -> None:
             "-" if row.training_free is None else f"{row.training_free:.3f}",
             f"{row.learned:.3f}",
         )
-        for row in report.comparison
+        for row in report.fitted.comparison
     ]
     floats = "floats, taught" if distilled else "floats"
     numbers = ("names", "queries", "items", floats, "training-free", "learned")
     show("mean average precision on held-out items:")
     show(table(("search", *numbers), rows, right=numbers))
-    if report.metrics.get("epoch_chosen_on_held_out"):
+    if report.card.metrics.get("epoch_chosen_on_held_out"):
         show("the epoch was chosen on these items, which flatters 'learned' a little")
-    if min(row.queries for row in report.comparison) < FEW_QUERIES:
+    if min(row.queries for row in report.fitted.comparison) < FEW_QUERIES:
         show(f"with fewer than {FEW_QUERIES} queries, differences may well be chance")
     for modality, way in ways.items():
         if way == "nothing":
@@ -330,7 +338,7 @@ def _plan(plan: Mapping[str, Any]) -> str:
 
 def _advice(report: TrainingReport) -> str:
     """What to do where training did not help."""
-    worse = [c for c in report.comparison if c.learned < (c.training_free or 0)]
+    worse = [c for c in report.fitted.comparison if c.learned < (c.training_free or 0)]
     if not worse:
         return ""
     return (

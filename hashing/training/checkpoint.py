@@ -26,7 +26,6 @@ from bittern.hashing.training.objective import Objective, Step
 from bittern.hashing.training.optimiser import Optimiser, Placement
 from bittern.hashing.training.records import BitStatistics, EpochRecord
 
-CHECKPOINT_FILE = "checkpoint.safetensors"
 FORMAT = 1
 REMEDY = "Remove it to start over, or train into another folder."
 _STATE = "state"

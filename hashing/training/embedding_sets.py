@@ -458,6 +458,14 @@ class EmbeddingWriter:
         return arrays
 
 
+def digest_of(*texts: str) -> str:
+    """Hex SHA-256 of some texts."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
+
+
 def _close_durably(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,24 @@ from bittern.hashing.aligned import Matrix, Moments, alignment_map
 from bittern.hashing.hashcoder import HashCoder, LearnedHasher
 from bittern.hashing.losses import cross_view_loss, supervised_loss
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.embedding_sets import EmbeddingSet
+from bittern.hashing.training.embedding_sets import EmbeddingSet, digest_of
 from bittern.hashing.training.objective import Step
-from bittern.hashing.training.sampling import BUFFER_ROWS, EmbeddingBatch, Sampler, stream
-from bittern.hashing.training.validation import SplitSet, evenly, measure, split_rows, tasks_of
+from bittern.hashing.training.sampling import (
+    BUFFER_ROWS,
+    EmbeddingBatch,
+    Sampler,
+    mixed,
+    random_numbers,
+    stream,
+)
+from bittern.hashing.training.validation import (
+    SplitSet,
+    TrainingData,
+    evenly,
+    measure,
+    split_rows,
+    tasks_of,
+)
 
 WORDS = "text"
 _SHARED = "shared"
@@ -205,31 +218,22 @@ class HeadsObjective:
     """
 
     def __init__(
-        self,
-        sets: Sequence[SplitSet],
-        config: TrainingConfig,
-        *,
-        labels: bool,
-        means: Means | None = None,
-        buffer_rows: int = BUFFER_ROWS,
+        self, data: TrainingData, config: TrainingConfig, *, buffer_rows: int = BUFFER_ROWS
     ) -> None:
         """Scan the sets, and draw the heads.
 
         Args:
-            sets: one per modality of media.
-            config: the settings; `sets` decide the held-out rows.
-            labels: whether the loss is the one with classes.
-            means: float64 [dim] of further modalities with a head, which no set has; only a shared
-                head is trained for them.
+            data: the sets, one per modality of media.
+            config: the settings; `data` decides the held-out rows.
             buffer_rows: rows in memory at a time; see `bittern.hashing.training.sampling.stream`.
 
         Raises:
             InvalidInputError: an unusable set.
         """
-        self.sets, self.config, self._labels = sets, config, labels
-        check = _labelled_rows if labels else _paired_rows
-        rows = [check(one) for one in sets]
-        digests = [one.source.digest for one in sets]
+        self.data, self.sets, self.config = data, data.sets, config
+        check = _labelled_rows if data.labels else _paired_rows
+        rows = [check(one) for one in data.sets]
+        digests = [one.source.digest for one in data.sets]
         self._samplers = [
             Sampler(
                 some,
@@ -238,12 +242,12 @@ class HeadsObjective:
                 None if one.source.groups is None else one.source.groups[some],
                 buffer_rows,
             )
-            for some, one in zip(rows, sets, strict=True)
+            for some, one in zip(rows, data.sets, strict=True)
         ]
         self.steps_per_epoch = sum(sampler.steps for sampler in self._samplers)
-        self.module = CentredHeads({**(means or {}), **joint_means(sets)}, config)
-        self.data_digest = digest_of(*digests, *(one.training.tobytes().hex() for one in sets))
-        self._tasks = tasks_of(sets)
+        self.module = CentredHeads({**data.means, **joint_means(data.sets)}, config)
+        self.data_digest = digest_of(*digests, *(o.training.tobytes().hex() for o in data.sets))
+        self._tasks = tasks_of(data.sets)
         self._epoch = 1
 
     def align(self, moments: Mapping[str, Moments], ridge: float) -> AlignedHeads:
@@ -287,7 +291,9 @@ class HeadsObjective:
         views = list(batch.batch.views)
         texts = [v for v, m in zip(views, modalities, strict=True) if m == WORDS]
         if len(texts) > 1 and len(texts) < len(views):
-            chosen = torch.from_numpy(draw(self.config.seed, self._epoch, rows, len(texts)))
+            chosen = torch.from_numpy(
+                random_numbers(self.config.seed, self._epoch, rows, len(texts))
+            )
             others = [(v, m) for v, m in zip(views, modalities, strict=True) if m != WORDS]
             views = [torch.stack(texts)[chosen, torch.arange(len(rows))], *(v for v, _ in others)]
             modalities = [WORDS, *(m for _, m in others)]
@@ -297,7 +303,7 @@ class HeadsObjective:
             for view, modality in zip(views, modalities, strict=True)
         ]
         weight = self.config.rate_weight
-        if self._labels:
+        if self.data.labels:
             membership = torch.from_numpy(_membership(source, rows)).to(device)
             loss = supervised_loss(logits, membership, weight)
         else:
@@ -329,7 +335,7 @@ def objective_for(
     """
     held_out = split_rows(source, config.validation_share, config.seed)
     labels = source.description.labels is not None if labels is None else labels
-    return HeadsObjective([held_out], config, labels=labels)
+    return HeadsObjective(TrainingData([held_out], labels), config)
 
 
 def _paired_rows(one: SplitSet) -> NDArray[np.int64]:
@@ -373,36 +379,6 @@ def _membership(source: EmbeddingSet, rows: NDArray[np.int64]) -> NDArray[np.flo
     return membership
 
 
-def mixed(steps: Sequence[int], seed: int, epoch: int, start: int) -> tuple[list[int], list[int]]:
-    """The set of each batch of an epoch, for training on several sets.
-
-    Args:
-        steps: batches per epoch of each set.
-        seed: of the training.
-        epoch: from 1.
-        start: batches done before.
-
-    Returns:
-        The number of the set for each batch from `start` on, and the batches of each set before.
-    """
-    turns = np.repeat(np.arange(len(steps)), steps)
-    turns = np.random.default_rng([seed, epoch, 1]).permutation(turns)
-    before = np.bincount(turns[:start], minlength=len(steps))
-    return turns[start:].tolist(), before.tolist()
-
-
-def draw(seed: int, epoch: int, rows: NDArray[np.int64], choices: int) -> NDArray[np.int64]:
-    """Per row a pseudo-random number below `choices`, from seed, epoch and row alone."""
-    state = rows.astype(np.uint64) + np.uint64(1)
-    for salt in (seed, epoch):
-        state ^= np.uint64(salt * 0x9E3779B97F4A7C15 % 2**64)
-        # The finaliser of splitmix64 (Steele, Lea & Flood, OOPSLA 2014).
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
-    return (state % np.uint64(choices)).astype(np.int64)
-
-
 def joint_means(sets: Sequence[SplitSet]) -> dict[str, NDArray[np.float64]]:
     """Per modality float64 [dim], the mean over the training rows of all sets."""
     sums: dict[str, NDArray[np.float64]] = {}
@@ -416,11 +392,3 @@ def joint_means(sets: Sequence[SplitSet]) -> dict[str, NDArray[np.float64]]:
             sums[view.modality] = sums.get(view.modality, 0.0) + total
             rows[view.modality] = rows.get(view.modality, 0) + len(one.training)
     return {modality: total / max(1, rows[modality]) for modality, total in sums.items()}
-
-
-def digest_of(*texts: str) -> str:
-    """Hex SHA-256 of some texts."""
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-    return digest.hexdigest()

@@ -1,38 +1,29 @@
-"""Hybrid codes: aligned and learned bits, and the choice of their shares.
+"""Hybrid codes: aligned and learned bits.
 
 Aligned bits (`bittern.hashing.aligned`) generalise to new classes; learned ones (HashCoder heads,
-CroVCA) are better for training classes. `choose_plan` finds the best shares on held-out classes.
+CroVCA) are better for training classes. `bittern.hashing.training.plan_choice` finds the shares.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
-from bittern.hashing.aligned import AlignedHasher, Moments, fit_aligned
+from bittern.hashing.aligned import Moments, fit_aligned
 from bittern.hashing.hashers import LEAST_WEIGHT, Hasher, HybridHasher
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter
-from bittern.hashing.training.heads import WORDS, HeadsObjective, Means, objective_for
+from bittern.hashing.training.embedding_sets import EmbeddingSet
+from bittern.hashing.training.heads import WORDS, HeadsObjective
 from bittern.hashing.training.loop import train
-from bittern.hashing.training.records import EpochRecord, Progress, TrainingResult
-from bittern.hashing.training.validation import SplitSet, mean_average_precision
+from bittern.hashing.training.records import Progress, TrainingResult
+from bittern.hashing.training.validation import TrainingData
 
-NOVEL_SHARE = 0.2
-"""Share of the classes that are held out as novel."""
-STORED_SHARE = 0.5
-"""Share of the other classes' items that are searched, not trained on."""
-MOST_ROWS = 20_000
-"""Most items for a choice."""
-FEWEST_CLASSES = 10
 _READ_ROWS = 8192
 
 
@@ -72,54 +63,28 @@ class HybridPlan:
         return round(bits * self.learned_share / 8) * 8
 
 
-PLANS = tuple(
-    HybridPlan(ridge, share, 0.5, weights)
-    for ridge in (0.5, 1.0, 2.0, 4.0)
-    for share, weights in (
-        (0.0, (1.0, 1.0)),
-        (0.25, (1.0, 0.5)),
-        (0.25, (1.0, 1.0)),
-        (0.5, (1.0, 1.0)),
-    )
-)
-"""Plans that `choose_plan` tries."""
-ALIGNED_PLANS = tuple(HybridPlan(ridge, 0.0) for ridge in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0))
-"""The same for aligned bits alone."""
-
-
-class TrainOptions(TypedDict, total=False):
-    """Further options of `bittern.hashing.training.loop.train`."""
-
-    resume: bool
-    plots: bool
-    progress: Callable[[Progress], None] | None
-    on_epoch: Callable[[EpochRecord], None] | None
-
-
 def fit_hybrid(
-    sets: Sequence[SplitSet],
+    data: TrainingData,
     config: TrainingConfig,
     plan: HybridPlan,
     run_folder: Path,
     *,
-    labels: bool,
-    means: Means | None = None,
     settings: Mapping[str, object] | None = None,
-    **options: Unpack[TrainOptions],
+    plots: bool = True,
+    progress: Progress = lambda *_: None,
 ) -> tuple[Hasher, TrainingResult | None]:
     """Fit the aligned bits, train the learned ones, and concatenate them.
 
     Only training rows are used.
 
     Args:
-        sets: with views of words and of media, one set per medium.
+        data: with views of words and of media, one set per medium.
         config: of the training; its bits are those of the whole code.
         plan: how many of them are learned.
         run_folder: for log and checkpoint.
-        labels: see `HeadsObjective`.
-        means: see `HeadsObjective`.
         settings: of the training, for the record.
-        options: of `bittern.hashing.training.loop.train`.
+        plots: see `bittern.hashing.training.loop.train`, as for `progress`.
+        progress: called after each batch.
 
     Returns:
         The hasher, and the result of the training; None if no bit was learned.
@@ -130,7 +95,7 @@ def fit_hybrid(
     """
     moments = {
         medium: of_medium
-        for one in sets
+        for one in data.sets
         for medium, of_medium in moments_of(one.source, rows=one.training).items()
     }
     count = plan.learned_bits(config.bits)
@@ -139,22 +104,17 @@ def fit_hybrid(
     result: TrainingResult | None = None
     if count:
         fewer = config.with_overrides({"bits": count})
-        objective = HeadsObjective(sets, fewer, labels=labels, means=means)
+        objective = HeadsObjective(data, fewer)
         module = objective.align(moments, plan.learned_ridge)
-        result = train(objective, fewer, run_folder, **options)
+        result = train(objective, fewer, run_folder, plots=plots, progress=progress)
         learned = module.hasher(settings)
     if count < config.bits:
-        aligned = _aligned(moments, config.bits - count, plan, config.seed)
-    return _joined(aligned, learned, plan), result
+        bits = config.bits - count
+        aligned = fit_aligned(moments, bits, ridge=plan.ridge, seed=config.seed)
+    return join_hashers(aligned, learned, plan), result
 
 
-def _aligned(
-    moments: Mapping[str, Moments], bits: int, plan: HybridPlan, seed: int
-) -> AlignedHasher:
-    return fit_aligned(moments, bits, ridge=plan.ridge, words=WORDS, seed=seed)
-
-
-def _joined(aligned: Hasher | None, learned: Hasher | None, plan: HybridPlan) -> Hasher:
+def join_hashers(aligned: Hasher | None, learned: Hasher | None, plan: HybridPlan) -> Hasher:
     """One hasher, or a hybrid of both."""
     if aligned is None or learned is None:
         only = aligned or learned
@@ -173,25 +133,24 @@ def class_of_row(source: EmbeddingSet) -> NDArray[np.int32] | None:
 
 
 def moments_of(
-    source: EmbeddingSet, *, words: str = WORDS, rows: NDArray[np.integer] | None = None
+    source: EmbeddingSet, *, rows: NDArray[np.integer] | None = None
 ) -> dict[str, Moments]:
     """Moments of every medium of a set with its words, in one pass over the files.
 
     Classes have equal weights, so a large one does not dominate. Without classes, items have.
 
     Args:
-        source: with one or more views of `words`, and one or more of other modalities.
-        words: the modality that media are moved towards.
+        source: with one or more views of text, and one or more of other modalities.
         rows: those to use; all by default.
 
     Raises:
         InvalidInputError: no view of words, or only such views.
     """
-    text_views = [name for name, view in source.views.items() if view.modality == words]
-    media = {name: view for name, view in source.views.items() if view.modality != words}
+    text_views = [name for name, view in source.views.items() if view.modality == WORDS]
+    media = {name: view for name, view in source.views.items() if view.modality != WORDS}
     if not text_views or not media:
         raise InvalidInputError(
-            f"an alignment needs views of {words} and of media; {source.folder} has "
+            f"an alignment needs views of {WORDS} and of media; {source.folder} has "
             f"{', '.join(f'{n} ({v.modality})' for n, v in source.views.items())}",
             field="views",
         )
@@ -217,183 +176,3 @@ def _weights(classes: NDArray[np.int32] | None, rows: NDArray[np.int64]) -> NDAr
     weights = np.where(mine < 0, 1.0, 1.0 / sizes[number])
     scaled: NDArray[np.float64] = weights * (len(rows) / weights.sum())
     return scaled
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The quality of a plan on held-out items: mAP, means over the splits.
-
-    Attributes:
-        plan: the plan.
-        seen: for classes that were trained on.
-        novel: for classes that were not.
-    """
-
-    plan: HybridPlan
-    seen: float
-    novel: float
-
-    @property
-    def score(self) -> float:
-        """Geometric mean of both."""
-        return float(np.sqrt(self.seen * self.novel))
-
-
-def choose_plan(
-    source: EmbeddingSet,
-    config: TrainingConfig,
-    folder: Path,
-    *,
-    plans: Sequence[HybridPlan] = PLANS,
-    splits: int = 3,
-    rows: NDArray[np.integer] | None = None,
-    on_split: Callable[[int, int], None] = lambda done, of: None,
-) -> list[Trial]:
-    """Try plans on classes held out of `source`.
-
-    Args:
-        source: with labels or groups, one per item.
-        config: of the training.
-        folder: for temporary files; removed at the end.
-        plans: to try. Plans that differ in `ridge` and `weights` only share a training.
-        splits: number of random splits.
-        rows: those to use; all by default.
-        on_split: called before each split and at the end, with the splits done, and in all.
-
-    Returns:
-        A trial per plan, the best score first.
-
-    Raises:
-        InvalidInputError: no classes, or too few to hold some out.
-    """
-    found: dict[HybridPlan, list[tuple[float, float]]] = {plan: [] for plan in plans}
-    shutil.rmtree(folder, ignore_errors=True)  # of a choice that was interrupted
-    folder.mkdir(parents=True)
-    try:
-        for number in range(splits):
-            on_split(number, splits)
-            seed = config.seed + number
-            held = _hold_out(source, folder / f"split-{number}", seed, rows)
-            groups = held.training.groups
-            fitting = held.training.rows if groups is None else len(np.unique(groups))
-            changes = {"seed": seed, "validation_share": 0.0, "patience": 0}
-            changes["batch_size"] = min(config.batch_size, fitting)
-            seeded = config.with_overrides(changes)
-            for plan, quality in _tried(held, seeded, plans, folder / f"runs-{number}"):
-                found[plan].append(quality)
-        on_split(splits, splits)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    trials = [Trial(p, *np.mean(q, axis=0).tolist()) for p, q in found.items()]
-    return sorted(trials, key=lambda trial: -trial.score)
-
-
-@dataclass(frozen=True)
-class _HeldOut:
-    """A training subset, and queries over the remaining items.
-
-    Attributes:
-        training: the subset.
-        media: per medium, embeddings of the remaining items, float32 [n, dim].
-        labels: int [n], their classes.
-        queries: float32 [classes, dim], the mean of the words for each class, seen ones first.
-        seen: number of classes in `training`.
-    """
-
-    training: EmbeddingSet
-    media: dict[str, NDArray[np.float32]]
-    labels: NDArray[np.int64]
-    queries: NDArray[np.float32]
-    seen: int
-
-
-def _hold_out(
-    source: EmbeddingSet, folder: Path, seed: int, allowed: NDArray[np.integer] | None
-) -> _HeldOut:
-    classes = class_of_row(source)
-    if classes is None:
-        raise InvalidInputError(
-            f"{source.folder} has no classes to hold out, one label or group per item; give a "
-            "plan instead of having one chosen",
-            field="labels",
-        )
-    rng = np.random.default_rng([seed, source.rows])
-    rows = np.arange(source.rows) if allowed is None else np.asarray(allowed)
-    rows = np.sort(rows[classes[rows] >= 0])
-    rows = np.sort(rng.permutation(rows)[:MOST_ROWS])
-    names, number = np.unique(classes[rows], return_inverse=True)
-    if len(names) < FEWEST_CLASSES:
-        raise InvalidInputError(
-            f"{len(names)} classes are too few to hold some out; it takes {FEWEST_CLASSES}. Give "
-            "a plan instead of having one chosen",
-            field="labels",
-        )
-    order = rng.permutation(len(names))
-    seen = order[: round(len(names) * (1 - NOVEL_SHARE))]
-    trained = np.isin(number, seen) & (rng.random(len(rows)) > STORED_SHARE)
-    training = _subset(source, rows[trained], folder)
-    stored = rows[~trained]
-    text_views = [n for n, view in source.views.items() if view.modality == WORDS]
-    shown = {v.modality: n for n, v in source.views.items() if v.modality != WORDS}
-    texts = np.mean([source.read(n, rows).astype(np.float32) for n in text_views], axis=0)
-    queries = np.stack([texts[number == one].mean(axis=0) for one in order])
-    query_of_class = np.argsort(order)
-    return _HeldOut(
-        training=training,
-        media={m: source.read(n, stored).astype(np.float32) for m, n in shown.items()},
-        labels=query_of_class[number[~trained]],
-        queries=queries.astype(np.float32),
-        seen=len(seen),
-    )
-
-
-def _subset(source: EmbeddingSet, rows: NDArray[np.int64], folder: Path) -> EmbeddingSet:
-    """A new set with these rows, ascending."""
-    classes = class_of_row(source)
-    labelled = source.labels is not None
-    assert classes is not None
-    with EmbeddingWriter(
-        folder, source.views, labels="single" if labelled else None, groups=not labelled
-    ) as writer:
-        views = {name: source.read(name, rows) for name in source.views}
-        mine = classes[rows]
-        writer.append(views, mine if labelled else None, None if labelled else mine)
-    return EmbeddingSet.open(folder)
-
-
-def _tried(
-    held: _HeldOut, config: TrainingConfig, plans: Sequence[HybridPlan], folder: Path
-) -> list[tuple[HybridPlan, tuple[float, float]]]:
-    """The mAP of every plan for seen and novel classes; equal hashers are fitted once."""
-    moments = moments_of(held.training)
-    fitted: dict[tuple[object, ...], Hasher] = {}
-    out = []
-    for plan in plans:
-        count = plan.learned_bits(config.bits)
-        aligned, learned = ("aligned", count, plan.ridge), ("learned", count, plan.learned_ridge)
-        if count < config.bits and aligned not in fitted:
-            fitted[aligned] = _aligned(moments, config.bits - count, plan, config.seed)
-        if count and learned not in fitted:
-            objective = objective_for(held.training, config.with_overrides({"bits": count}))
-            module = objective.align(moments, plan.learned_ridge)
-            run = folder / f"{count}-{plan.learned_ridge}"
-            train(objective, objective.config, run, plots=False)
-            fitted[learned] = module.hasher()
-        hasher = _joined(fitted.get(aligned), fitted.get(learned), plan)
-        out.append((plan, _quality(hasher, held)))
-    return out
-
-
-def _quality(hasher: Hasher, held: _HeldOut) -> tuple[float, float]:
-    """MAP of the seen and of the novel classes, means over the media."""
-    queries = hasher.logits(held.queries, WORDS)
-    relevant = np.equal(held.labels, np.arange(len(held.queries))[:, None])
-    figures = []
-    for medium, embeddings in held.media.items():
-        database = hasher.logits(embeddings, medium)
-        sides = (slice(None, held.seen), slice(held.seen, None))
-        figures.append(
-            [mean_average_precision(queries[side], database, relevant[side]) for side in sides]
-        )
-    seen, novel = np.mean(figures, axis=0).tolist()
-    return seen, novel

@@ -8,7 +8,7 @@ bit for bit on a CPU of the same kind.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,19 +18,19 @@ from filelock import FileLock, Timeout
 
 from bittern.errors import TrainingError
 from bittern.files import replace_file
-from bittern.hashing.training.checkpoint import CHECKPOINT_FILE, RunState
+from bittern.hashing.training.checkpoint import RunState
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.objective import Objective
 from bittern.hashing.training.optimiser import Placement, placement
 from bittern.hashing.training.records import (
+    CHECKPOINT_FILE,
     PLOT_FILE,
     BitStatistics,
-    EpochRecord,
     Progress,
     RunLog,
     TrainingResult,
     bit_statistics,
-    draw,
+    draw_plot,
 )
 
 CONFIG_FILE = "config.json"
@@ -50,26 +50,22 @@ def train(
     config: TrainingConfig,
     run_folder: Path,
     *,
-    resume: bool = False,
     plots: bool = True,
-    progress: Callable[[Progress], None] | None = None,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
+    progress: Progress = lambda *_: None,
 ) -> TrainingResult:
     """Train until the last epoch or until patience runs out; `objective` gets the best weights.
 
     Args:
         objective: modules, data and loss.
         config: the settings.
-        run_folder: created if missing.
-        resume: continue from the folder's checkpoint, if it has one.
+        run_folder: created if missing; the run in it is resumed.
         plots: draw ``plot.png``.
-        progress: called after each batch.
-        on_epoch: called after each epoch, when its checkpoint is safe.
+        progress: called after each batch with ``training``, and the steps of all epochs.
 
     Raises:
         TrainingError: the GPU's memory is too small, the loss is not finite, all bits stay
-            constant, there is patience but no validation, the folder has another run, or the
-            checkpoint has other settings or data.
+            constant, there is patience but no validation, another process trains in the folder,
+            or its run has other settings or data.
         InvalidInputError: a device or precision that this machine lacks.
         ModelDamagedError: the checkpoint cannot be read.
     """
@@ -78,9 +74,9 @@ def train(
     gpus = [placed.device] if placed.device.type == "cuda" else []
     with _locked(run_folder), torch.random.fork_rng(devices=gpus), _threads_restored():
         torch.manual_seed(config.seed)
-        run = _Run(objective, config, run_folder, placed, resume, plots)
+        run = _Run(objective, config, run_folder, placed, plots)
         try:
-            run.epochs(progress or (lambda _: None), on_epoch or (lambda _: None))
+            run.epochs(progress)
             return run.result()
         except torch.OutOfMemoryError as error:
             raise TrainingError(
@@ -102,40 +98,26 @@ class _Run:
         config: TrainingConfig,
         folder: Path,
         placed: Placement,
-        resume: bool,
         plots: bool,
     ) -> None:
-        self.plots = plots
         self.objective, self.config, self.folder, self.placed = objective, config, folder, placed
+        self.plots = plots
         objective.module.to(placed.device)
         self.state = RunState(objective, config, placed)
-        self.resumed = self._pick_up(resume)
+        checkpoint = folder / CHECKPOINT_FILE
+        self.resumed = checkpoint.exists()
+        if self.resumed:
+            self.state.load(checkpoint)
         self.was_finished = self.state.finished
         self.log = RunLog(folder, self.state.log_bytes)
         replace_file(folder / CONFIG_FILE, config.to_json().encode())
 
-    def _pick_up(self, resume: bool) -> bool:
-        path = self.folder / CHECKPOINT_FILE
-        if not path.exists():
-            return False
-        if not resume:
-            raise TrainingError(
-                f"{self.folder} holds a run already: resume it, or train into another folder",
-                field="run_folder",
-            )
-        self.state.load(path)
-        return True
-
-    def epochs(
-        self, progress: Callable[[Progress], None], on_epoch: Callable[[EpochRecord], None]
-    ) -> None:
+    def epochs(self, progress: Progress) -> None:
         """Run the remaining epochs."""
-        state = self.state
-        while not state.finished:
+        while not self.state.finished:
             self._begin()
             self._steps(progress)
-            record = self._close()
-            on_epoch(record)
+            self._close()
 
     def _begin(self) -> None:
         """Prepare an epoch; a resumed one gets back its weights."""
@@ -144,7 +126,7 @@ class _Run:
         if state.step > 0:
             state.rewind()
 
-    def _steps(self, progress: Callable[[Progress], None]) -> None:
+    def _steps(self, progress: Progress) -> None:
         """Train on the remaining batches of an epoch."""
         state, config, steps = self.state, self.config, self.objective.steps_per_epoch
         self.objective.module.train()
@@ -156,7 +138,9 @@ class _Run:
                 loss = state.check_losses()
             if config.log_every and state.step % config.log_every == 0:
                 self._log_steps()
-            progress(Progress(state.epoch, config.epochs, state.step, steps, loss))
+            done = (state.epoch - 1) * steps + state.step
+            note = f"epoch {state.epoch}, loss {loss:.3f}"
+            progress("training", done, config.epochs * steps, note)
             due = due or bool(config.checkpoint_every and state.step % config.checkpoint_every == 0)
             if due and state.step < steps and state.step % config.accumulate == 0:
                 self._save()
@@ -183,7 +167,7 @@ class _Run:
         means = state.mean_losses(self.config.log_every)
         self.log.step(state.epoch, state.step, means, state.optimiser.learning_rate)
 
-    def _close(self) -> EpochRecord:
+    def _close(self) -> None:
         """Validate, record, and make the epoch durable."""
         state = self.state
         state.check_losses()
@@ -201,7 +185,6 @@ class _Run:
         self._save()
         if not state.finished and record.seconds >= _PLOT_EACH_EPOCH_FROM_S:
             self._draw(bits)
-        return record
 
     def _save(self) -> None:
         self.state.check_losses()
@@ -254,7 +237,7 @@ class _Run:
 
     def _draw(self, bits: list[BitStatistics]) -> None:
         if self.plots:
-            draw(self.state.history, bits, self.folder / PLOT_FILE, self.folder.name)
+            draw_plot(self.state.history, bits, self.folder / PLOT_FILE, self.folder.name)
 
     def result(self) -> TrainingResult:
         """Restore the best weights and describe them."""

@@ -1,4 +1,4 @@
-"""Reports of a run: progress, a record per epoch, bit statistics, a log and a plot.
+"""Reports of a run: a record per epoch, bit statistics, a log and a plot.
 
 ``log.jsonl`` has a line per epoch and per some steps, ``log.csv`` a line per epoch. A resumed run
 truncates ``log.jsonl`` to its checkpoint, so no line is repeated.
@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 JSON_FILE = "log.jsonl"
 CSV_FILE = "log.csv"
 PLOT_FILE = "plot.png"
+CHECKPOINT_FILE = "checkpoint.safetensors"
 CONSTANT_SHARE = 0.01
 """A bit that is on or off for less than this share of the items counts as constant."""
+Progress = Callable[[str, int, int, str], None]
+"""Called with the stage (``encoding``, ``training``), steps done, steps in all, and a note."""
 
 
 @dataclass(frozen=True)
@@ -99,25 +102,6 @@ def bit_statistics(logits: NDArray[np.floating]) -> BitStatistics:
         dead=tuple(int(bit) for bit in dead),
         correlation=scaled.T @ scaled,
     )
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Progress of a run after a batch.
-
-    Attributes:
-        epoch: from 1.
-        epochs: of the whole run.
-        step: finished batches of this epoch.
-        steps: batches of an epoch.
-        loss: the last one fetched from the device.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
 
 
 @dataclass(frozen=True)
@@ -249,7 +233,7 @@ def as_csv(history: Sequence[EpochRecord]) -> str:
     return out.getvalue()
 
 
-def draw(
+def draw_plot(
     history: Sequence[EpochRecord], bits: Sequence[BitStatistics], path: Path, title: str = ""
 ) -> None:
     """Draw losses, validation, balance of the bits and their correlation.

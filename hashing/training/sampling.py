@@ -220,3 +220,35 @@ def stream(
 
 def _read(source: EmbeddingSet, rows: NDArray[np.int64]) -> list[torch.Tensor]:
     return [torch.from_numpy(source.read(view, rows)) for view in source.views]
+
+
+def mixed(steps: Sequence[int], seed: int, epoch: int, start: int) -> tuple[list[int], list[int]]:
+    """The set of each batch of an epoch, for training on several sets.
+
+    Args:
+        steps: batches per epoch of each set.
+        seed: of the training.
+        epoch: from 1.
+        start: batches done before.
+
+    Returns:
+        The number of the set for each batch from `start` on, and the batches of each set before.
+    """
+    turns = np.repeat(np.arange(len(steps)), steps)
+    turns = np.random.default_rng([seed, epoch, 1]).permutation(turns)
+    before = np.bincount(turns[:start], minlength=len(steps))
+    return turns[start:].tolist(), before.tolist()
+
+
+def random_numbers(
+    seed: int, epoch: int, rows: NDArray[np.int64], choices: int
+) -> NDArray[np.int64]:
+    """Per row a pseudo-random number below `choices`, from seed, epoch and row alone."""
+    state = rows.astype(np.uint64) + np.uint64(1)
+    for salt in (seed, epoch):
+        state ^= np.uint64(salt * 0x9E3779B97F4A7C15 % 2**64)
+        # The finaliser of splitmix64 (Steele, Lea & Flood, OOPSLA 2014).
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return (state % np.uint64(choices)).astype(np.int64)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import CodeError
 from bittern.hashing.codes import probabilities, unpack
+from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.embedding_sets import EmbeddingSet
 
 MOST_QUERIES = 512
@@ -18,6 +19,8 @@ MOST_ITEMS = 4096
 """Most held-out rows that are searched."""
 MOST_HELD_OUT = 8192
 """Most rows that `split_rows` holds out."""
+_SAMPLE_ROWS = 8192
+"""Most training rows of a set that training-free codes are fitted on."""
 _BLOCK_CELLS = 1 << 22
 _DECIMALS = 9
 """Matrix products round columns differently; equal codes must tie."""
@@ -289,6 +292,35 @@ class SplitSet:
         membership = np.zeros((len(rows), max(1, len(present))), dtype=bool)
         membership[np.repeat(np.arange(len(rows)), [len(c) for c in classes]), columns] = True
         return {"membership": membership, "query_class": membership.argmax(axis=1)}
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training data of a hasher.
+
+    Attributes:
+        sets: a set of embeddings per modality of media.
+        labels: whether items have classes; else captions, or other views.
+        means: float64 [dim] of further modalities to code, which no set has; only a shared head
+            is trained for them.
+    """
+
+    sets: Sequence[SplitSet]
+    labels: bool
+    means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def sample(self) -> dict[str, NDArray[np.float32]]:
+        """Per modality float32 [n, dim] of training rows."""
+        rows: dict[str, list[NDArray[np.float32]]] = {}
+        for one in self.sets:
+            for modality, some in one.sample(_SAMPLE_ROWS).items():
+                rows.setdefault(modality, []).append(some)
+        return {modality: np.concatenate(some) for modality, some in rows.items()}
+
+    def settings(self, config: TrainingConfig) -> dict[str, Any]:
+        """Facts of a training that the hasher records."""
+        trained_on = "labels" if self.labels else "pairs"
+        return {"trained_on": trained_on, "epochs": config.epochs, "seed": config.seed}
 
 
 def split_rows(source: EmbeddingSet, share: float, seed: int) -> SplitSet:

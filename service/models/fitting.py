@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.encoders.base import Encoder, Modality
-from bittern.encoders.catalogue import CATALOGUE
+from bittern.encoders.catalogue import licence_of
 from bittern.encoders.prompts import AUDIO_TEMPLATES, IMAGE_TEMPLATES, Names, captions
 from bittern.hashing.hashers import LinearHasher
 from bittern.hashing.saved_model import SavedModel
@@ -94,11 +94,10 @@ _ANIMAL_CLASSES = 398
 
 
 def _describe(name: str, encoder: Encoder, hasher: LinearHasher) -> SavedModel:
-    entry = CATALOGUE.get(encoder.name)
     return SavedModel.describe(
         name,
         hasher,
         encoder=encoder.name,
         towers={m: encoder.digests[Modality(m)] for m in sorted(hasher.means)},
-        licence=entry.licence if entry else "",
+        licence=licence_of(encoder.name),
     )

@@ -1,8 +1,8 @@
 """Adapters on towers trained together with the heads, from the media themselves.
 
 The published recipe (CroVCA, arXiv 2510.27584) trains the heads alone in the first epoch, then the
-adapters too. Before, everything is embedded once (`service.training.embedding`), which finds
-unusable files and gives the means and the baseline of the comparison.
+adapters too. Before, everything is embedded once (`embedded_examples`), which finds unusable files
+and gives the means and the baseline of the comparison.
 
 The views of a pair are the medium (one window of a recording) and one of its captions. The views of
 a labelled item are two augmented views of the medium, or one without augmentation, and its class
@@ -12,14 +12,12 @@ name if that is words.
 from __future__ import annotations
 
 import math
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,142 +25,35 @@ from numpy.typing import NDArray
 
 from bittern.encoders.adapters import LoraSettings
 from bittern.encoders.assembly import AssembledEncoder, TowerPlan, begin, plans_to_json
-from bittern.encoders.audio import windows
-from bittern.encoders.augmentation import picture_augmentation, sound_augmentation, view_generator
-from bittern.encoders.base import SHORTER_SIDE, AudioWindowing, Encoder, Media, Modality
-from bittern.encoders.images import decode_image
-from bittern.errors import BitternError, InvalidInputError, TrainingError
+from bittern.encoders.base import Encoder, Media, Modality
+from bittern.encoders.catalogue import licence_of
+from bittern.errors import InvalidInputError
 from bittern.hashing.losses import cross_view_loss, supervised_loss
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.heads import (
-    CentredHeads,
-    digest_of,
-    draw,
-    joint_means,
-    mixed,
-    update_batch_norm,
-)
+from bittern.hashing.training.embedding_sets import digest_of
+from bittern.hashing.training.heads import CentredHeads, joint_means, update_batch_norm
+from bittern.hashing.training.loop import train
 from bittern.hashing.training.objective import Step
-from bittern.hashing.training.sampling import Sampler
+from bittern.hashing.training.records import Progress
+from bittern.hashing.training.sampling import Sampler, mixed, random_numbers
 from bittern.hashing.training.validation import (
     HeldOut,
     SplitSet,
     Task,
+    TrainingData,
     evenly,
     measure,
     tasks_of,
 )
-from bittern.service.training.embedded_examples import Embeddings, variant
-from bittern.service.training.fit import Fitted, TrainingData, compare, run_training
-from bittern.service.training.output_folder import Encoding, OutFolder, licence_of
-from bittern.service.training.request import OnProgress, TrainingRequest
+from bittern.service.training.embedded_examples import EmbeddedExamples, variant
+from bittern.service.training.fit import Fitted, compare
+from bittern.service.training.media_reading import MOST_RAW_ITEMS, MediaReader, prefetched
+from bittern.service.training.output_folder import ModelEncoder, OutputFolder
+from bittern.service.training.request import TrainingRequest
 
-MOST_RAW_ITEMS = 1024
-"""Most held-out rows that are decoded and embedded again after each epoch."""
-PREFETCHED_BATCHES = 2
 _STATISTICS_ROWS = 1024
 """Items of a set that the statistics of the batch norms are computed on, after each epoch."""
-_ENCODE_AT_A_TIME = 32
-_MOST_DECODERS = 16
 _MANY = 1 << 20
-
-Plan = TypeVar("Plan")
-Made = TypeVar("Made")
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Reads views of the media of one modality; depends on seed, epoch, item and view alone.
-
-    Attributes:
-        embedded: the examples, and their usable windows.
-        windowing: of the audio tower; None for photographs.
-        augmentation: ``published``, ``plants``, ``sound`` or ``none``.
-        seed: of the training.
-    """
-
-    embedded: Embeddings
-    windowing: AudioWindowing | None
-    augmentation: str
-    seed: int
-
-    def view(self, item: int, epoch: int, number: int) -> Media:
-        """A random view of an item; for a recording, of a random window.
-
-        Raises:
-            TrainingError: the file can no longer be read.
-        """
-        generator = view_generator(self.seed, epoch, item, number)
-        rows = self.embedded.rows
-        first, last = np.searchsorted(rows.item, [item, item + 1])
-        usable = rows.window[first:last]
-        media: Any = self.read(item, int(usable[int(generator.integers(len(usable)))]))
-        if self.windowing is None:
-            name = self.augmentation if self.augmentation in ("published", "plants") else "none"
-            return picture_augmentation(name)(media, generator)
-        name = "none" if self.augmentation in ("", "none") else "masking"
-        return sound_augmentation(name, self.windowing.sample_rate)(media, generator)
-
-    def read(self, item: int, window: int) -> Media:
-        """A photograph, or one window of a recording.
-
-        Raises:
-            TrainingError: the file can no longer be read.
-        """
-        example = self.embedded.examples[item]
-        name = str(example.path)
-        try:
-            if self.windowing is None:
-                return decode_image(example.path, name=name, min_side=SHORTER_SIDE)
-            found = windows(example.path, self.windowing, name=name)
-            if (one := next(islice(found, window, None), None)) is None:
-                raise TrainingError(f"{name} has no window {window} any more")
-            return one.samples
-        except BitternError as error:
-            raise TrainingError(
-                f"{name} could be read when this training began, and cannot be now: "
-                f"{error.message}. Restore it and run the same command again, or train into "
-                "another folder.",
-                field="source",
-                details={"path": name},
-            ) from error
-
-    def encoded(
-        self, rows: NDArray[np.int64], encode: Callable[[Sequence[Media]], NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
-        """Rows of the embedded set, read again and encoded: float32 [n, dim]."""
-        listed, out = self.embedded.rows, []
-        for start in range(0, len(rows), _ENCODE_AT_A_TIME):
-            some = rows[start : start + _ENCODE_AT_A_TIME]
-            out.append(
-                encode([self.read(int(listed.item[r]), int(listed.window[r])) for r in some])
-            )
-        return np.concatenate(out)
-
-
-def prefetched(plans: Iterable[Plan], make: Callable[[Plan, Executor], Made]) -> Iterator[Made]:
-    """The batches that `make` makes of plans, in order, prefetched.
-
-    Args:
-        plans: one per batch.
-        make: called in a background thread, with threads that decode media.
-    """
-    count = max(2, min(os.cpu_count() or 2, _MOST_DECODERS))
-    with (
-        ThreadPoolExecutor(count, thread_name_prefix="decode") as decoders,
-        ThreadPoolExecutor(1, thread_name_prefix="prepare") as preparing,
-    ):
-        waiting: deque[Future[Made]] = deque()
-        try:
-            for plan in plans:
-                waiting.append(preparing.submit(make, plan, decoders))
-                if len(waiting) > PREFETCHED_BATCHES:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 class MediaSet:
@@ -170,17 +61,17 @@ class MediaSet:
 
     def __init__(
         self,
-        embedded: Embeddings,
+        embedded: EmbeddedExamples,
         split: SplitSet,
         config: TrainingConfig,
         encoder: AssembledEncoder,
     ) -> None:
         self.embedded, self.split, self.encoder, self._seed = embedded, split, encoder, config.seed
-        self.examples, self.modality = embedded.examples, split.modality
-        windowing = encoder.windowing if self.modality == "audio" else None
-        self.reader = Reader(embedded, windowing, config.augmentation, config.seed)
+        self.examples, self.modality = embedded.examples, Modality(split.modality)
+        windowing = encoder.windowing if self.modality is Modality.AUDIO else None
+        self.reader = MediaReader(embedded, windowing, config.augmentation, config.seed)
         self.classes = {name: number for number, name in enumerate(self.examples.classes)}
-        items = np.unique(embedded.rows.item[split.training])
+        items = np.unique(embedded.item[split.training])
         groups = None
         if not self.classes:
             names = [self.examples[int(i)].group for i in items]
@@ -192,18 +83,18 @@ class MediaSet:
 
     def batch(self, items: NDArray[np.int64], epoch: int, decoders: Executor) -> MediaBatch:
         """Views of some items, as inputs of the towers."""
-        views: list[tuple[str, Any]] = []
+        views: list[tuple[Modality, Any]] = []
         if self._has_text:
-            numbers = draw(self._seed, epoch, items, _MANY)
+            numbers = random_numbers(self._seed, epoch, items, _MANY)
             captions = [self._caption(i, n) for i, n in zip(items, numbers, strict=True)]
-            views.append(("text", self.encoder.prepare(Modality.TEXT, captions)))
+            views.append((Modality.TEXT, self.encoder.prepare(Modality.TEXT, captions)))
         for number in range(self._media_views):
 
             def view(item: int, number: int = number) -> Media:
                 return self.reader.view(item, epoch, number)
 
             media = list(decoders.map(view, [int(i) for i in items]))
-            views.append((self.modality, self.encoder.prepare(Modality(self.modality), media)))
+            views.append((self.modality, self.encoder.prepare(self.modality, media)))
         return MediaBatch(views, self._membership(items) if self.classes else None)
 
     def validation(self) -> HeldOut | None:
@@ -212,10 +103,10 @@ class MediaSet:
         if held_out is None:
             return None
         rows = evenly(self.split.held_out, MOST_RAW_ITEMS)
-        media = self.reader.encoded(rows, partial(self.encoder.encode, Modality(self.modality)))
+        media = self.reader.encoded(rows, partial(self.encoder.encode, self.modality))
         queries = held_out.queries
         if self._has_text:
-            captions = [self._caption(i, 0) for i in self.embedded.rows.item[rows]]
+            captions = [self._caption(i, 0) for i in self.embedded.item[rows]]
             distinct = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
             embedded = self.encoder.encode(Modality.TEXT, list(distinct))
             queries = embedded[[distinct[caption] for caption in captions]]
@@ -242,7 +133,7 @@ class MediaBatch:
         membership: float32 [items, classes]; None for pairs.
     """
 
-    views: Sequence[tuple[str, Any]]
+    views: Sequence[tuple[Modality, Any]]
     membership: torch.Tensor | None
 
 
@@ -255,7 +146,7 @@ class _Trained(torch.nn.Module):
         self.towers = torch.nn.ModuleDict({str(m): t for m, t in towers.towers.items()})
 
 
-class TowersObjective:
+class AdaptersObjective:
     """Heads and adapters on media, as an `Objective`.
 
     Attributes:
@@ -267,7 +158,7 @@ class TowersObjective:
     def __init__(
         self,
         data: TrainingData,
-        embedded: Sequence[Embeddings],
+        embedded: Sequence[EmbeddedExamples],
         config: TrainingConfig,
         encoder: AssembledEncoder,
     ) -> None:
@@ -276,25 +167,25 @@ class TowersObjective:
         self.sets = [
             MediaSet(e, s, config, encoder) for e, s in zip(embedded, data.sets, strict=True)
         ]
-        self.module = _Trained(
-            CentredHeads({**data.means, **joint_means(data.sets)}, config), encoder
-        )
+        heads = CentredHeads({**data.means, **joint_means(data.sets)}, config)
+        self.module = _Trained(heads, encoder)
         self.steps_per_epoch = sum(one.sampler.steps for one in self.sets)
         self.data_digest = digest_of(
             *(one.source.digest for one in data.sets),
             *(one.training.tobytes().hex() for one in data.sets),
-            *(str(e.examples.digest()) for e in embedded),
+            *(e.examples.digest() for e in embedded),
         )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Heads and adapters."""
-        adapters = [p for tower in self._towers() for p in tower.named().values()]
+        towers = self.encoder.towers.values()
+        adapters = [p for tower in towers for p in tower.named().values()]
         return [{"params": list(self.module.heads.parameters())}, {"params": adapters}]
 
     def begin_epoch(self, epoch: int) -> None:
         """Train the adapters from their first epoch on."""
         self._epoch = epoch
-        for tower in self._towers():
+        for tower in self.encoder.towers.values():
             if tower.adapters is not None:
                 tower.adapters.set_gradients(epoch >= self.config.lora_from_epoch)
 
@@ -310,8 +201,8 @@ class TowersObjective:
     def loss(self, batch: MediaBatch) -> Step:
         """Embed the views, and the loss over their logits."""
         logits = [
-            self.module.heads(self.encoder.embed(Modality(m), inputs).float(), m)
-            for m, inputs in batch.views
+            self.module.heads(self.encoder.embed(modality, inputs).float(), modality)
+            for modality, inputs in batch.views
         ]
         weight = self.config.rate_weight
         if batch.membership is None:
@@ -343,7 +234,7 @@ class TowersObjective:
         rows: dict[str, list[torch.Tensor]] = {}
         for batch in self._made(plans, self._epoch):
             for modality, inputs in batch.views:
-                embedded = self.encoder.embed(Modality(modality), inputs)
+                embedded = self.encoder.embed(modality, inputs)
                 rows.setdefault(modality, []).append(embedded.float())
         return {modality: torch.cat(some) for modality, some in rows.items()}
 
@@ -356,9 +247,6 @@ class TowersObjective:
 
         return prefetched(plans, make)
 
-    def _towers(self) -> list[Any]:
-        return list(self.encoder.towers.values())
-
 
 def lora_of(config: TrainingConfig) -> LoraSettings | None:
     """The adapters of the settings, if any."""
@@ -367,14 +255,14 @@ def lora_of(config: TrainingConfig) -> LoraSettings | None:
     return LoraSettings(config.lora_rank, int(config.lora_alpha), config.lora_dropout)
 
 
-def fit_towers(
+def fit_adapters(
     request: TrainingRequest,
     data: TrainingData,
-    embedded: Sequence[Embeddings],
+    embedded: Sequence[EmbeddedExamples],
     encoder: Encoder,
-    out: OutFolder,
-    progress: OnProgress,
-) -> tuple[Fitted, Encoding]:
+    out: OutputFolder,
+    progress: Progress,
+) -> tuple[Fitted, ModelEncoder]:
     """Train adapters on the encoder's towers, in place, and heads after them.
 
     Raises:
@@ -394,18 +282,18 @@ def fit_towers(
         for m in sorted({*adapted, *data.means})
     }
     towers = begin(encoder.name, plans, lambda _: encoder, seed=config.seed)
-    objective = TowersObjective(data, embedded, config, towers)
-    result = run_training(objective, config, out.run, progress)
+    objective = AdaptersObjective(data, embedded, config, towers)
+    result = train(objective, config, out.run, progress=progress)
     hasher = objective.module.heads.hasher(data.settings(config))
     objective.module.eval()
     with torch.inference_mode():
         after = objective.tasks()
     comparison = compare(before, after, hasher, data.sample(), config)
-    encoding = Encoding(
+    model_encoder = ModelEncoder(
         name=encoder.name,
         towers={str(m): digest for m, digest in towers.digests.items()},
         licence=licence_of(encoder.name),
         assembly=plans_to_json(plans),
         adapters=towers.tensors(),
     )
-    return Fitted.of(hasher, result, comparison), encoding
+    return Fitted.of(hasher, result, comparison), model_encoder

@@ -21,120 +21,56 @@ from numpy.typing import NDArray
 
 from bittern.encoders.assembly import Plans, TowerPlan, begin, plans_to_json
 from bittern.encoders.base import Encoder, Modality
-from bittern.encoders.catalogue import find_entry
-from bittern.encoders.prompts import IMAGE_TEMPLATES
+from bittern.encoders.catalogue import licence_of
 from bittern.encoders.towers import TrainableTower
-from bittern.errors import InvalidInputError, ManifestError, ModelNotFoundError
-from bittern.hashing.hashers import Hasher
+from bittern.errors import InvalidInputError, ModelNotFoundError
 from bittern.hashing.losses import Scale, contrastive_loss
 from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.heads import digest_of, draw
+from bittern.hashing.training.embedding_sets import digest_of
+from bittern.hashing.training.loop import train
 from bittern.hashing.training.objective import Step
-from bittern.hashing.training.records import TrainingResult
-from bittern.hashing.training.sampling import Sampler, stream
+from bittern.hashing.training.records import Progress, TrainingResult
+from bittern.hashing.training.sampling import Sampler, random_numbers, stream
 from bittern.hashing.training.validation import (
     MOST_ITEMS,
     MOST_QUERIES,
     SplitSet,
     Task,
+    TrainingData,
     evenly,
 )
 from bittern.service.models.fitting import shipped_model
 from bittern.service.models.model import Embedders
 from bittern.service.models.saved import load_saved, model_folder, plans_of
-from bittern.service.training.adapter_training import MOST_RAW_ITEMS, Reader, lora_of, prefetched
-from bittern.service.training.embedded_examples import Embeddings, Towers, embed_examples
-from bittern.service.training.examples import Examples
-from bittern.service.training.fit import Fitted, TrainingData, bits_of, run_training
-from bittern.service.training.output_folder import Encoding, OutFolder, licence_of
-from bittern.service.training.request import Comparison, LoadEncoder, OnProgress, TrainingRequest
-from bittern.service.training.sources import read_pairs
-from bittern.service.training.split import Prepared, only_media, prepare, split_set
+from bittern.service.training.adapter_training import lora_of
+from bittern.service.training.embedded_examples import EmbeddedExamples, Towers, embed_examples
+from bittern.service.training.examples import Skipped
+from bittern.service.training.fit import Comparison, Fitted, bits_of
+from bittern.service.training.media_reading import MOST_RAW_ITEMS, MediaReader, prefetched
+from bittern.service.training.output_folder import ModelEncoder, OutputFolder
+from bittern.service.training.request import LoadEncoder, TrainingRequest
+from bittern.service.training.split import Split
 
 _MEAN_ROWS = 8192
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """The input of a distillation.
+class Teacher:
+    """A model of words and pictures, and the encoder with its text tower."""
 
-    Attributes:
-        teacher: model of words and pictures.
-        text_encoder: with the teacher's text tower.
-        audio_encoder: of the student.
-        examples: recordings with captions.
-        prepared: the same, split.
-    """
-
-    teacher: SavedModel
-    text_encoder: Encoder
-    audio_encoder: Encoder
-    examples: Examples
-    prepared: Prepared
+    model: SavedModel
+    encoder: Encoder
 
 
-def prepare_lesson(request: TrainingRequest, load: LoadEncoder) -> Lesson:
-    """Load teacher, student and recordings; writes nothing.
-
-    Raises:
-        ModelNotFoundError: unknown teacher or student.
-        InvalidInputError: the teacher lacks a text or image tower, or the student an audio tower.
-    """
-    config = request.config
-    assert request.model is not None
-    teacher = teacher_named(request.teacher)
-    if Modality.AUDIO not in find_entry(request.model).modalities:
-        raise InvalidInputError(
-            f"the student {request.model} has no audio tower; choose biolingual or field",
-            field="student",
-        )
-    examples = only_media(_read(request), "audio")
-    (prepared,) = prepare(examples, request)
-    embedders = Embedders(lambda name: load(name, config.device))
-    audio_encoder = load(request.model, config.device)
-    text_encoder: Encoder = embedders.of(teacher).encoder()
-    return Lesson(teacher, text_encoder, audio_encoder, examples, prepared)
-
-
-def distill(
-    request: TrainingRequest, lesson: Lesson, out: OutFolder, progress: OnProgress
-) -> tuple[Fitted, Encoding, TrainingData, Embeddings]:
-    """Train the student, and add it to the teacher's model; `out` is locked.
-
-    Raises:
-        TrainingError: as `bittern.hashing.training.loop.train`.
-    """
-    config, teacher, encoder = request.config, lesson.teacher, lesson.audio_encoder
-    assert request.model is not None
-    name = "+".join(sorted({encoder.name, *teacher.card.encoder.split("+")}))
-    embedded = embed_examples(
-        lesson.prepared.examples,
-        Towers(encoder, lesson.text_encoder, name),
-        out.embeddings,
-        strict=request.strict,
-        progress=progress,
-    )
-    plan = TowerPlan(request.model, lora_of(config), projection=True)
-    student = begin(
-        name, {Modality.AUDIO: plan}, lambda _: encoder, dim=teacher.card.dim, seed=config.seed
-    ).towers[Modality.AUDIO]
-    split = split_set(embedded, lesson.prepared)
-    of = Distillation(teacher, student, plan, embedded, split, config)
-    objective = DistillObjective(of)
-    result = run_training(objective, config, out.run, progress)
-    objective.module.eval()
-    fitted = _fitted(of, result)
-    return fitted, _encoding(of), TrainingData([split], labels=False), embedded
-
-
-def teacher_named(name: str | None) -> SavedModel:
-    """A saved or shipped model with text and image towers.
+def load_teacher(request: TrainingRequest, load: LoadEncoder) -> Teacher:
+    """The saved or shipped model that is the teacher.
 
     Raises:
         ModelNotFoundError: unknown model.
-        InvalidInputError: it lacks a tower.
+        InvalidInputError: it lacks a text or image tower.
     """
+    name = request.teacher
     shipped = shipped_model(name) if name else None
     folder = model_folder(name) if name else None
     if shipped is None and folder is None:
@@ -144,41 +80,69 @@ def teacher_named(name: str | None) -> SavedModel:
             "(field-256)",
             field="teacher",
         )
-    teacher = shipped or load_saved(folder)  # type: ignore[arg-type]
-    lacking = {"text", "image"} - set(teacher.card.towers)
+    model = shipped or load_saved(folder)  # type: ignore[arg-type]
+    lacking = {"text", "image"} - set(model.card.towers)
     if lacking:
         raise InvalidInputError(
-            f"the teacher {teacher.card.name} has no {' and no '.join(sorted(lacking))} tower; it "
-            f"has {', '.join(sorted(teacher.card.towers))}",
+            f"the teacher {model.card.name} has no {' and no '.join(sorted(lacking))} tower; it "
+            f"has {', '.join(sorted(model.card.towers))}",
             field="teacher",
         )
-    return teacher
+    embedders = Embedders(lambda encoder: load(encoder, request.config.device))
+    return Teacher(model, embedders.of(model).encoder())
 
 
-def _read(request: TrainingRequest) -> Examples:
-    """Recordings with image captions of their names, which the teacher knows.
+def distill(
+    request: TrainingRequest,
+    teacher: Teacher,
+    encoder: Encoder,
+    recordings: Split,
+    out: OutputFolder,
+    progress: Progress,
+) -> tuple[Fitted, ModelEncoder, TrainingData, Sequence[Skipped]]:
+    """Train the student, and add it to the teacher's model; `out` is locked.
 
-    A source without names, or a named column, provides its own captions.
+    Args:
+        request: the training.
+        teacher: whose space is learned.
+        encoder: of the student.
+        recordings: with captions.
+        out: folder of the run.
+        progress: called now and then.
+
+    Returns:
+        The hasher, the towers, the data, and the recordings that could not be embedded.
+
+    Raises:
+        TrainingError: as `bittern.hashing.training.loop.train`.
     """
-    if request.caption_column is None:
-        try:
-            return read_pairs(request.source, templates=IMAGE_TEMPLATES, strict=request.strict)
-        except ManifestError:
-            pass
-    return read_pairs(request.source, caption_column=request.caption_column, strict=request.strict)
+    config, card = request.config, teacher.model.card
+    assert request.model is not None
+    name = "+".join(sorted({encoder.name, *card.encoder.split("+")}))
+    embedded = embed_examples(
+        recordings.examples,
+        Towers(encoder, teacher.encoder, name),
+        out.embeddings,
+        strict=request.strict,
+        progress=progress,
+    )
+    plan = TowerPlan(request.model, lora_of(config), projection=True)
+    student = begin(
+        name, {Modality.AUDIO: plan}, lambda _: encoder, dim=card.dim, seed=config.seed
+    ).towers[Modality.AUDIO]
+    split = embedded.split(recordings)
+    of = Distillation(teacher.model, student, plan, embedded, split, config)
+    objective = DistillObjective(of)
+    result = train(objective, config, out.run, progress=progress)
+    objective.module.eval()
+    data = TrainingData([split], labels=False)
+    return _fitted(of, result), _encoder(of), data, embedded.skipped
 
 
 def _fitted(of: Distillation, result: TrainingResult) -> Fitted:
     recordings = of.embed(evenly(of.split.training, MOST_RAW_ITEMS if of.raw else _MEAN_ROWS))
     hasher = of.teacher.hasher.with_modality("audio", "text", recordings.mean(axis=0))
-    comparison = _comparison(of.task(), hasher)
-    return Fitted.of(hasher, result, comparison, bits_of(hasher, {"audio": recordings}))
-
-
-def _comparison(task: Task | None, hasher: Hasher) -> Sequence[Comparison]:
-    if task is None or not task.relevant.any():
-        return ()
-    return (
+    comparison = [
         Comparison(
             task=task.name,
             modality="audio",
@@ -187,11 +151,13 @@ def _comparison(task: Task | None, hasher: Hasher) -> Sequence[Comparison]:
             floats=task.of_floats(),
             training_free=None,
             learned=task.of_codes(hasher.logits),
-        ),
-    )
+        )
+        for task in of.tasks()
+    ]
+    return Fitted.of(hasher, result, comparison, bits_of(hasher, {"audio": recordings}))
 
 
-def _encoding(of: Distillation) -> Encoding:
+def _encoder(of: Distillation) -> ModelEncoder:
     """The teacher's towers, with the student's audio tower."""
     card = of.teacher.card
     plans: dict[Modality, TowerPlan] = {}
@@ -203,10 +169,9 @@ def _encoding(of: Distillation) -> Encoding:
     plans[Modality.AUDIO] = of.plan
     adapters = {n: t for n, t in of.teacher.adapters.items() if not n.startswith("audio.")}
     adapters |= {f"audio.{n}": t for n, t in of.student.tensors().items()}
-    encoders = sorted({plan.encoder for plan in plans.values()})
     licences = dict.fromkeys([card.licence, licence_of(of.plan.encoder)])
-    return Encoding(
-        name="+".join(encoders),
+    return ModelEncoder(
+        name="+".join(sorted({plan.encoder for plan in plans.values()})),
         towers={**card.towers, "audio": of.student.digest()},
         licence="; ".join(licence for licence in licences if licence),
         assembly=plans_to_json(plans),
@@ -230,14 +195,14 @@ class Distillation:
     teacher: SavedModel
     student: TrainableTower
     plan: TowerPlan
-    embedded: Embeddings
+    embedded: EmbeddedExamples
     split: SplitSet
     config: TrainingConfig
 
     def texts(self, rows: NDArray[np.int64], epoch: int) -> torch.Tensor:
         """The teacher's embedding of a random caption of each row: float32 [n, dim]."""
         names = [n for n, v in self.split.source.views.items() if v.modality == "text"]
-        chosen = draw(self.config.seed, epoch, rows, len(names))
+        chosen = random_numbers(self.config.seed, epoch, rows, len(names))
         found = np.empty((len(rows), self.teacher.card.dim), dtype=np.float32)
         for number, name in enumerate(names):
             here = np.flatnonzero(chosen == number)
@@ -254,10 +219,10 @@ class Distillation:
         """Whether the tower changes, so recordings must be encoded again."""
         return self.student.adapters is not None
 
-    def reader(self) -> Reader:
+    def reader(self) -> MediaReader:
         """Reads the recordings."""
         windowing = self.student.encoder.windowing
-        return Reader(self.embedded, windowing, self.config.augmentation, self.config.seed)
+        return MediaReader(self.embedded, windowing, self.config.augmentation, self.config.seed)
 
     def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Embeddings by the current student: float32 [n, dim] of unit norm."""
@@ -276,23 +241,30 @@ class Distillation:
             mapped = linear(embeddings.to(linear.weight.device).float())
         return torch.nn.functional.normalize(mapped, dim=-1)
 
-    def task(self) -> Task | None:
-        """Searches for the captions of held-out recordings among those of all species."""
+    def tasks(self) -> list[Task]:
+        """The search for the captions of held-out recordings among those of all species; none if
+        too few are held out.
+        """
         most = MOST_RAW_ITEMS if self.raw else MOST_ITEMS
         rows = evenly(self.split.held_out, most)
         if len(rows) < 2:
-            return None
+            return []
         queries = evenly(rows, MOST_QUERIES)
         # Captions of training species are likely wrong answers.
         candidates = np.concatenate([queries, self.split.training])
         _, first = np.unique(self.groups(candidates), return_index=True)
         captions = candidates[np.sort(first)[:MOST_ITEMS]]
-        return Task(
-            "sounds to words",
-            ("audio", self.embed(queries)),
-            ("text", self.split.read("text-1", captions)),
-            self.groups(queries)[:, None] == self.groups(captions),
-        )
+        relevant = self.groups(queries)[:, None] == self.groups(captions)
+        if not relevant.any():
+            return []
+        return [
+            Task(
+                "sounds to words",
+                ("audio", self.embed(queries)),
+                ("text", self.split.read("text-1", captions)),
+                relevant,
+            )
+        ]
 
 
 class _Student(torch.nn.Module):
@@ -337,7 +309,7 @@ class DistillObjective:
         self._reader = distillation.reader()
         rows = split.training
         if distillation.raw:  # one window of each recording per epoch
-            rows = rows[np.unique(distillation.embedded.rows.item[rows], return_index=True)[1]]
+            rows = rows[np.unique(distillation.embedded.item[rows], return_index=True)[1]]
         groups = distillation.groups(rows)
         enough = len(np.unique(groups)) >= config.batch_size
         self._sampler = Sampler(rows, config.batch_size, config.seed, groups if enough else None)
@@ -377,24 +349,23 @@ class DistillObjective:
 
     def validate(self) -> dict[str, float] | None:
         """MAP and recall of captions searched with held-out recordings."""
-        task = self.of.task()
-        if task is None or not task.relevant.any():
-            return None
-        return {"mAP": task.of_floats(), "recall_at_1": recall_at_1(task)}
+        for task in self.of.tasks():
+            return {"mAP": task.of_floats(), "recall_at_1": recall_at_1(task)}
+        return None
 
     def _streamed(self, epoch: int, start: int) -> Iterator[StudentBatch]:
         names = list(self.of.split.source.views)
         audio = names.index("audio")
         texts = [i for i, name in enumerate(names) if name != "audio"]
         for batch in stream(self.of.split.source, self._sampler, epoch, start):
-            chosen = draw(self.of.config.seed, epoch, batch.rows, len(texts))
+            chosen = random_numbers(self.of.config.seed, epoch, batch.rows, len(texts))
             stacked = torch.stack([batch.views[i] for i in texts])
             text = stacked[torch.from_numpy(chosen), torch.arange(len(chosen))]
             yield StudentBatch(batch.views[audio], text, self.of.groups(batch.rows))
 
     def _read_in(self, epoch: int) -> Any:
         def make(rows: NDArray[np.int64], decoders: Executor) -> StudentBatch:
-            items = [int(i) for i in self.of.embedded.rows.item[rows]]
+            items = [int(i) for i in self.of.embedded.item[rows]]
             media = list(decoders.map(lambda item: self._reader.view(item, epoch, 0), items))
             inputs = self.of.student.prepare(media)
             return StudentBatch(inputs, self.of.texts(rows, epoch), self.of.groups(rows))

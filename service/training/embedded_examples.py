@@ -14,7 +14,7 @@ epoch can draw one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,19 @@ from numpy.typing import NDArray
 from bittern.encoders.base import Encoder, Modality
 from bittern.errors import InvalidInputError, ManifestError
 from bittern.files import replace_file
-from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
-from bittern.hashing.training.heads import digest_of
+from bittern.hashing.training.embedding_sets import (
+    EmbeddingSet,
+    EmbeddingWriter,
+    Labels,
+    View,
+    digest_of,
+)
+from bittern.hashing.training.records import Progress
+from bittern.hashing.training.validation import SplitSet
 from bittern.service.ingest.embedding import embed_items
-from bittern.service.ingest.items import Embedded
 from bittern.service.models.model import Embedder
 from bittern.service.training.examples import Example, Examples, Skipped
-from bittern.service.training.request import OnProgress
+from bittern.service.training.split import Split
 from bittern.types import MediaItem
 
 MOST_WINDOWS = 32
@@ -44,38 +50,32 @@ _REMEMBERED_CAPTIONS = 100_000
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The examples behind the rows of a set.
-
-    Attributes:
-        item: int64 [rows], number of the example.
-        window: int64 [rows], window of its recording; 0 for a photograph.
-        skipped: examples that could not be embedded.
-    """
-
-    item: NDArray[np.int64]
-    window: NDArray[np.int64]
-    skipped: tuple[Skipped, ...]
-
-
-@dataclass(frozen=True)
-class Embeddings:
+class EmbeddedExamples:
     """The examples of one modality, embedded.
 
     Attributes:
         examples: in order.
         source: their embeddings: views ``text-1``, ``text-2``... and one named as the modality.
-        rows: the examples behind the rows.
+        item: int64 [rows], number of the example behind each row.
+        window: int64 [rows], window of its recording; 0 for a photograph.
+        skipped: examples that could not be embedded.
     """
 
     examples: Examples
     source: EmbeddingSet
-    rows: Rows
+    item: NDArray[np.int64]
+    window: NDArray[np.int64]
+    skipped: tuple[Skipped, ...]
 
-    @property
-    def modality(self) -> str:
-        """``image`` or ``audio``."""
-        return self.examples[0].modality
+    def split(self, split: Split) -> SplitSet:
+        """The set with its training and held-out rows."""
+        trained = np.array([e.id in split.training for e in self.examples])[self.item]
+        return SplitSet(
+            self.source,
+            self.examples[0].modality,
+            np.flatnonzero(trained).astype(np.int64),
+            np.flatnonzero(~trained).astype(np.int64),
+        )
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def embed_examples(
     folder: Path,
     *,
     strict: bool = False,
-    progress: OnProgress = lambda *_: None,
-) -> Embeddings:
+    progress: Progress = lambda *_: None,
+) -> EmbeddedExamples:
     """Embed examples of one modality, or open the set that an earlier run has made.
 
     Args:
@@ -125,114 +125,129 @@ def embed_examples(
     modality = examples[0].modality
     home = folder / _key(examples, towers, modality)
     listing = home / f"{modality}.json"
-    if (home / modality).is_dir():
-        rows = _read_rows(listing)
-        _refuse(examples, rows.skipped, strict)
-        return Embeddings(examples, EmbeddingSet.open(home / modality), rows)
-    home.mkdir(parents=True, exist_ok=True)
-    writing = _Writing(examples, towers, home / modality)
-    source, rows = writing.run(listing, strict, progress)
-    return Embeddings(examples, source, rows)
+    if not (home / modality).is_dir():
+        home.mkdir(parents=True, exist_ok=True)
+        _embed(examples, towers, home / modality, listing, strict, progress)
+    item, window, skipped = _read_listing(listing)
+    _refuse(examples, skipped, strict)
+    return EmbeddedExamples(examples, EmbeddingSet.open(home / modality), item, window, skipped)
 
 
-class _Writing:
-    """One pass over the examples."""
+def _embed(
+    examples: Examples,
+    towers: Towers,
+    folder: Path,
+    listing: Path,
+    strict: bool,
+    progress: Progress,
+) -> None:
+    """Write the set and the listing of its rows, in one pass over the examples."""
+    modality = examples[0].modality
+    items: list[int] = []
+    windows: list[int] = []
+    skipped: list[Skipped] = []
+    media = [MediaItem(e.id, str(e.path), e.modality, path=e.path) for e in examples]
+    with _RowWriter(examples, towers, folder) as rows:
+        embedder = Embedder(towers.media.name, lambda _: towers.media)
+        for number, embedded in enumerate(embed_items(embedder, media)):
+            progress("encoding", number + 1, len(examples), modality)
+            example = examples[number]
+            if embedded.result is not None:
+                skipped.append(Skipped(str(example.path), embedded.result.message))
+                continue
+            chosen = _spread(len(embedded.embeddings))
+            items += [number] * len(chosen)
+            windows += chosen
+            rows.append(example, [embedded.embeddings[window] for window in chosen])
+        _refuse(examples, skipped, strict or not items)
+        value = {
+            "item": items,
+            "window": windows,
+            "skipped": [[s.where, s.reason] for s in skipped],
+        }
+        replace_file(listing, json.dumps(value).encode())  # before the set: useless without it
+
+
+class _RowWriter:
+    """Writes rows of a set: embeddings with the captions, labels or groups of their examples."""
 
     def __init__(self, examples: Examples, towers: Towers, folder: Path) -> None:
-        self._examples, self._towers, self._folder = examples, towers, folder
-        self._modality = examples[0].modality
+        self._text = towers.text
+        self._modality = modality = examples[0].modality
         self._captions: dict[str, NDArray[np.float32]] = {}
         variants = max((len(e.captions) for e in examples), default=0)
         self._variants = min(variants, MOST_CAPTIONS) if towers.text is not None else 0
         self._classes = {name: number for number, name in enumerate(examples.classes)}
         self._groups = {name: number for number, name in enumerate(sorted(examples.groups))}
         several = any(len(e.labels) > 1 for e in examples)
-        self._labels: Any = ("multi" if several else "single") if self._classes else None
-
-    def run(self, listing: Path, strict: bool, progress: OnProgress) -> tuple[EmbeddingSet, Rows]:
-        items: list[int] = []
-        windows: list[int] = []
-        skipped: list[Skipped] = []
-        waiting: list[tuple[Example, NDArray[np.float32]]] = []
-        writer = self._writer()
-        try:
-            for number, done in enumerate(self._embedded()):
-                progress("encoding", number + 1, len(self._examples), self._modality)
-                example = self._examples[number]
-                if done.result is not None:
-                    skipped.append(Skipped(str(example.path), done.result.message))
-                    continue
-                for window in _spread(len(done.embeddings)):
-                    items.append(number)
-                    windows.append(window)
-                    waiting.append((example, done.embeddings[window]))
-                if len(waiting) >= _ROWS_AT_A_TIME:
-                    self._append(writer, waiting)
-                    waiting.clear()
-            if not items:
-                _refuse(self._examples, tuple(skipped), strict=True)
-            _refuse(self._examples, tuple(skipped), strict)
-            self._append(writer, waiting)
-            rows = Rows(np.array(items), np.array(windows), tuple(skipped))
-            _write_rows(listing, rows)  # before the set, which is useless without it
-            return writer.finish(), rows
-        except BaseException:
-            writer.abandon()
-            raise
-
-    def _writer(self) -> EmbeddingWriter:
-        views: dict[str, View] = {}
-        if self._towers.text is not None:
-            for number in range(self._variants):
-                views[f"text-{number + 1}"] = View("text", self._towers.text.dim)
-        media: Any = self._modality
-        views[self._modality] = View(media, self._towers.media.dim)
-        return EmbeddingWriter(
-            self._folder,
-            views,
-            encoder=self._towers.name,
-            towers=self._towers.digests(self._modality),
+        self._labels: Labels | None = None
+        if self._classes:
+            self._labels = "multi" if several else "single"
+        self._waiting: list[tuple[Example, NDArray[np.float32]]] = []
+        texts = towers.text.dim if towers.text is not None else 0
+        views = {f"text-{number + 1}": View("text", texts) for number in range(self._variants)}
+        self._writer = EmbeddingWriter(
+            folder,
+            {**views, modality: View(modality, towers.media.dim)},
+            encoder=towers.name,
+            towers=towers.digests(modality),
             labels=self._labels,
             groups=self._labels is None,
         )
 
-    def _embedded(self) -> Iterator[Embedded]:
-        entries = [MediaItem(e.id, str(e.path), e.modality, path=e.path) for e in self._examples]
-        embedder = Embedder(self._towers.media.name, lambda _: self._towers.media)
-        return embed_items(embedder, entries)
+    def __enter__(self) -> _RowWriter:
+        return self
 
-    def _append(
-        self, writer: EmbeddingWriter, rows: Sequence[tuple[Example, NDArray[np.float32]]]
-    ) -> None:
-        if not rows:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Complete the set, or after an error remove it."""
+        if kind is not None:
+            self._writer.abandon()
             return
+        try:
+            self._flush()
+            self._writer.finish()
+        except BaseException:
+            self._writer.abandon()
+            raise
+
+    def append(self, example: Example, embeddings: Sequence[NDArray[np.float32]]) -> None:
+        """Add the rows of an example, each float32 [dim]."""
+        self._waiting += [(example, embedding) for embedding in embeddings]
+        if len(self._waiting) >= _ROWS_AT_A_TIME:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        examples = [example for example, _ in self._waiting]
         views: dict[str, NDArray[np.floating]] = {
-            self._modality: np.stack([embedding for _, embedding in rows])
+            self._modality: np.stack([embedding for _, embedding in self._waiting])
         }
         if self._variants:
-            self._learn_captions([e for e, _ in rows])
+            self._learn_captions(examples)
         for number in range(self._variants):
             views[f"text-{number + 1}"] = np.stack(
-                [self._captions[variant(e.captions, number)] for e, _ in rows]
+                [self._captions[variant(e.captions, number)] for e in examples]
             )
-        classes = [[self._classes[name] for name in e.labels] for e, _ in rows]
+        classes = [[self._classes[name] for name in e.labels] for e in examples]
         labels: Any = None
         if self._labels == "multi":
             labels = classes
         elif self._labels == "single":
             labels = np.array([c[0] if c else -1 for c in classes])
-        groups = None if self._labels else np.array([self._groups[e.group] for e, _ in rows])
-        writer.append(views, labels, groups)
+        groups = None if self._labels else np.array([self._groups[e.group] for e in examples])
+        self._writer.append(views, labels, groups)
+        self._waiting.clear()
 
     def _learn_captions(self, examples: Sequence[Example]) -> None:
         wanted = {c: None for e in examples for c in e.captions[:MOST_CAPTIONS]}
         if len(self._captions) > _REMEMBERED_CAPTIONS:
             self._captions.clear()
         missing = [caption for caption in wanted if caption not in self._captions]
-        assert self._towers.text is not None
+        assert self._text is not None
         for start in range(0, len(missing), _TEXT_BATCH):
             batch = missing[start : start + _TEXT_BATCH]
-            rows = self._towers.text.encode(Modality.TEXT, batch)
+            rows = self._text.encode(Modality.TEXT, batch)
             self._captions.update(zip(batch, rows, strict=True))
 
 
@@ -274,19 +289,13 @@ def _refuse(examples: Examples, skipped: Sequence[Skipped], strict: bool) -> Non
     )
 
 
-def _write_rows(path: Path, rows: Rows) -> None:
-    value = {
-        "item": rows.item.tolist(),
-        "window": rows.window.tolist(),
-        "skipped": [[s.where, s.reason] for s in rows.skipped],
-    }
-    replace_file(path, json.dumps(value).encode())
-
-
-def _read_rows(path: Path) -> Rows:
+def _read_listing(
+    path: Path,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[Skipped, ...]]:
+    """Example and window of each row, and the skipped examples."""
     try:
         value: Mapping[str, Any] = json.loads(path.read_bytes())
-        return Rows(
+        return (
             np.array(value["item"], dtype=np.int64),
             np.array(value["window"], dtype=np.int64),
             tuple(Skipped(where, reason) for where, reason in value["skipped"]),

@@ -22,11 +22,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from bittern.encoders.catalogue import CATALOGUE
 from bittern.errors import InvalidInputError, TrainingError
 from bittern.files import replace_file
 from bittern.hashing.saved_model import CARD_FILE, SavedModel
-from bittern.hashing.training.checkpoint import CHECKPOINT_FILE
+from bittern.hashing.training.records import CHECKPOINT_FILE
 from bittern.service.training.request import TrainingRequest
 
 RUN = "training"
@@ -36,7 +35,7 @@ _LOCK = "out.lock"
 
 
 @dataclass(frozen=True)
-class Encoding:
+class ModelEncoder:
     """The encoder of a model, for its card.
 
     Attributes:
@@ -54,14 +53,8 @@ class Encoding:
     adapters: Mapping[str, NDArray[np.float32]] | None = None
 
 
-def licence_of(encoder: str) -> str:
-    """The licence of an encoder; empty for an unknown one."""
-    entry = CATALOGUE.get(encoder)
-    return entry.licence if entry else ""
-
-
-class OutFolder:
-    """The output folder OUT, checked.
+class OutputFolder:
+    """The folder OUT of a training.
 
     Attributes:
         path: OUT.

@@ -1,9 +1,8 @@
-"""The request for a training, the sources of its settings, and its report."""
+"""The request for a training, and the sources of its settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +19,10 @@ from bittern.hashing.training.config import (
     read_settings,
 )
 from bittern.service.models.saved import encoders_of_saved
-from bittern.service.training.examples import Skipped
 
 What = Literal["pairs", "labels", "distill"]
 LoadEncoder = Callable[[str, str | None], Encoder]
 """Catalogue name and device to a fresh encoder."""
-OnProgress = Callable[[str, int, int, str], None]
-"""Called with the stage (``encoding``, ``training``), steps done, steps in all, and a note."""
 HASHERS = ("hashcoder", "aligned", "hybrid")
 """Learned, aligned, or both kinds of bits. See docs/background/learned-codes.md."""
 LORA_RANK = 16
@@ -104,7 +100,7 @@ class TrainingRequest(BaseModel):
 
     def _check_settings(self) -> None:
         config = self.config
-        if config.device or config.precision == "fp16":
+        if config.device not in (None, "cpu") or config.precision == "fp16":
             from bittern.hashing.training.optimiser import placement
 
             placement(config)
@@ -180,67 +176,3 @@ def gather(
     if what == "labels" and entry is not None and "text" in entry.modalities:
         values.setdefault("heads", "shared")
     return TrainingConfig(**values), "validation_share" in values
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One kind of search among held-out items, with floats and with two kinds of codes.
-
-    Attributes:
-        task: ``words to images``.
-        modality: of the items.
-        queries: number of queries.
-        items: number of held-out items.
-        floats: mean average precision by cosine of the encoder's embeddings; for ``distill``, of
-            the trained student's.
-        training_free: mean average precision of PCA codes with as many bits, fitted on the same
-            training items; None for ``distill``.
-        learned: mean average precision of the trained codes.
-    """
-
-    task: str
-    modality: str
-    queries: int
-    items: int
-    floats: float
-    training_free: float | None
-    learned: float
-
-
-@dataclass(frozen=True)
-class TrainingReport:
-    """The result of a training.
-
-    Attributes:
-        name: of the model.
-        folder: of the model.
-        digest: of the model.
-        encoder: its encoder.
-        bits: code length.
-        modalities: that it can code.
-        items: training rows by modality; a recording has a row per window.
-        held_out: held-out rows by modality, and the way they were chosen.
-        skipped: unusable entries, with reasons.
-        comparison: on held-out items, before and after.
-        metrics: losses and statistics of the bits, as on the model's card.
-        warnings: for users of the model.
-        seconds: time in epochs.
-        resumed: whether it continued from a checkpoint.
-        was_finished: whether it was finished before.
-    """
-
-    name: str
-    folder: Path
-    digest: str
-    encoder: str
-    bits: int
-    modalities: Sequence[str]
-    items: Mapping[str, int]
-    held_out: Mapping[str, Any]
-    skipped: Sequence[Skipped]
-    comparison: Sequence[Comparison]
-    metrics: Mapping[str, Any]
-    warnings: Sequence[str]
-    seconds: float
-    resumed: bool
-    was_finished: bool

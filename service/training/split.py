@@ -1,4 +1,4 @@
-"""Selects the examples that an encoder can take, and holds some of them out.
+"""Splits examples into those to train on and those held out for validation.
 
 Examples are held out by a hash of the seed and their group. So their order has no effect, and new
 species do not change the split of the others.
@@ -8,39 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-
-from bittern.encoders.base import Encoder, Modality
-from bittern.errors import InvalidInputError, UnsupportedModalityError
-from bittern.hashing.training.validation import SplitSet
-from bittern.service.training.embedded_examples import Embeddings
-from bittern.service.training.examples import Example, Examples, Skipped
-from bittern.service.training.request import TrainingRequest
-from bittern.service.training.sources import (
-    captions_of,
-    names_of_folder,
-    read_labels,
-    read_pairs,
-)
-
-_ENOUGH = 0.5
-"""The preferred way of holding out is used if it reaches this fraction of the share."""
-BATCHLESS = frozenset({"aligned"})
-"""Hashers that are fitted in closed form."""
-_WORD = re.compile(r"[^\W\d_]{3}")
-
+from bittern.errors import InvalidInputError
+from bittern.service.training.examples import Example, Examples
+from bittern.service.training.request import TrainingRequest, What
 
 SplitBy = Literal["items", "groups"]
 """Hold out ``items`` of training groups (seen classes), or whole ``groups`` (novel classes)."""
+_WAYS: Mapping[What, tuple[SplitBy, ...]] = {
+    "pairs": ("items", "groups"),
+    "labels": ("items",),
+    "distill": ("groups", "items"),
+}
+"""The preferred way of holding out comes first."""
+_ENOUGH = 0.5
+"""The preferred way is used if it reaches this fraction of the share."""
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Split:
     """Examples of one modality.
 
     Attributes:
@@ -54,89 +43,33 @@ class Prepared:
     way: str
 
 
-def read_examples(request: TrainingRequest, encoder: Encoder) -> Examples:
-    """The source's examples that the encoder has a tower for.
-
-    Labels that are words become captions too, if there is a text tower.
-
-    Raises:
-        ManifestError, SourceNotFoundError, InvalidInputError: as `read_pairs`, `read_labels`.
-        UnsupportedModalityError: the encoder has no tower for any of them, or for captions.
-    """
-    if request.what == "labels":
-        examples = read_labels(
-            request.source, label_column=request.label_column, strict=request.strict
-        )
-        if Modality.TEXT in encoder.modalities and are_words(examples.classes):
-            examples = replace(examples, items=tuple(map(_with_names, examples)))
-    else:
-        if Modality.TEXT not in encoder.modalities:
-            raise UnsupportedModalityError(
-                f"{encoder.name} has no text tower for captions; train on labels, or choose "
-                "another encoder"
-            )
-        examples = read_pairs(
-            request.source, caption_column=request.caption_column, strict=request.strict
-        )
-    return _suitable(examples, request.modality, encoder)
-
-
-def are_words(classes: Sequence[str]) -> bool:
-    """Whether class names are words to search with, unlike ``00017`` or ``c3``."""
-    return all(_WORD.search(name) for name in classes)
-
-
-def prepare(examples: Examples, request: TrainingRequest) -> list[Prepared]:
+def split_by_modality(examples: Examples, request: TrainingRequest) -> list[Split]:
     """Split each modality's examples, and check that they fill a batch.
 
     Raises:
         InvalidInputError: fewer items (for pairs, groups) than a batch; or nothing can be held out,
             but the request requires it.
     """
-    config = request.config
-    prepared = []
+    splits = []
     for modality in sorted(examples.modalities):
         some = examples.of(modality)
         training, way = _held_out(some, request)
         try:
-            if request.hasher not in BATCHLESS:
-                check_enough(training, config.batch_size, one_per_group=request.what == "pairs")
+            if request.hasher != "aligned":  # which is fitted in closed form
+                one_per_group = request.what == "pairs"
+                check_enough(training, request.config.batch_size, one_per_group=one_per_group)
         except InvalidInputError as error:
-            if len(examples.modalities) == 1:
-                raise
             others = ", ".join(m for m in sorted(examples.modalities) if m != modality)
+            if not others:
+                raise
             raise InvalidInputError(
                 f"{modality}: {error.message}, or train on one kind of media only (--modality "
                 f"{others})",
                 field="batch_size",
                 details=error.details,
             ) from error
-        prepared.append(Prepared(some, frozenset(e.id for e in training), way))
-    return prepared
-
-
-def split_set(embedded: Embeddings, prepared: Prepared) -> SplitSet:
-    """The embedded examples, with their training and held-out rows."""
-    ids = [example.id for example in embedded.examples]
-    trained = np.array([i in prepared.training for i in ids])[embedded.rows.item]
-    return SplitSet(
-        embedded.source,
-        embedded.modality,
-        np.flatnonzero(trained).astype(np.int64),
-        np.flatnonzero(~trained).astype(np.int64),
-    )
-
-
-def only_media(examples: Examples, modality: str) -> Examples:
-    """The examples of one modality, with `skipped`.
-
-    Raises:
-        InvalidInputError: there are none.
-    """
-    if not examples.modalities[modality]:
-        found = ", ".join(f"{n} {m}" for m, n in sorted(examples.modalities.items()))
-        raise InvalidInputError(f"{examples.source} has {found}, and no {modality}", field="source")
-    return replace(examples.of(modality), skipped=examples.skipped)
+        splits.append(Split(some, frozenset(e.id for e in training), way))
+    return splits
 
 
 def _held_out(examples: Examples, request: TrainingRequest) -> tuple[Examples, str]:
@@ -144,13 +77,9 @@ def _held_out(examples: Examples, request: TrainingRequest) -> tuple[Examples, s
     share = request.config.validation_share
     if not share:
         return examples, "nothing"
-    ways: tuple[SplitBy, ...] = ("items", "groups")
-    if request.what == "labels":
-        ways = ("items",)
-    elif request.what == "distill":
-        ways = ("groups", "items")
     best: tuple[Examples, str] | None = None
     most = 1
+    ways = _WAYS[request.what]
     for way in ways:
         try:
             training, held_out = split(examples, share, request.config.seed, way)
@@ -163,30 +92,6 @@ def _held_out(examples: Examples, request: TrainingRequest) -> tuple[Examples, s
         if len(held_out) >= _ENOUGH * share * len(examples):
             break  # else, as with few items per species, the next way
     return best or (examples, "nothing")
-
-
-def _with_names(example: Example) -> Example:
-    names = [names_of_folder(label) for label in example.labels]
-    filled = [captions_of(n, example.modality, None) for n in names]
-    if len(filled) > 1:  # an item of several classes: one caption for each
-        return replace(example, captions=tuple(c[0] for c in filled))
-    return replace(example, captions=filled[0])
-
-
-def _suitable(examples: Examples, wanted: str | None, encoder: Encoder) -> Examples:
-    towers = {str(m) for m in encoder.modalities}
-    suitable = tuple(e for e in examples if e.modality in towers and wanted in (None, e.modality))
-    if not suitable:
-        found = ", ".join(f"{n} {m}" for m, n in sorted(examples.modalities.items()))
-        raise UnsupportedModalityError(
-            f"{examples.source} has {found}; {encoder.name} takes {', '.join(sorted(towers))}"
-            + (f", and --modality is {wanted}" if wanted else "")
-        )
-    foreign = [e for e in examples if e.modality not in towers]
-    reasons = tuple(
-        Skipped(str(e.path), f"{encoder.name} has no {e.modality} tower") for e in foreign
-    )
-    return replace(examples, items=suitable, skipped=(*examples.skipped, *reasons))
 
 
 def check_enough(examples: Examples, batch_size: int, *, one_per_group: bool = False) -> None:
@@ -223,7 +128,7 @@ def split(
 
     Args:
         examples: to be split.
-        share: of the items to hold out, 0 <= share < 1.
+        share: of the items to hold out, 0 < share < 1.
         seed: of the random choice.
         held_out: ``items`` or ``groups``.
 
@@ -231,10 +136,8 @@ def split(
         training and validation examples, in the order of the source.
 
     Raises:
-        InvalidInputError: a share above 0 that would hold out nothing or everything.
+        InvalidInputError: the share would hold out nothing or everything.
     """
-    if share == 0:
-        return examples, replace(examples, items=(), skipped=())
     members: dict[str, list[Example]] = {}
     for item in examples:
         members.setdefault(item.group, []).append(item)

@@ -80,7 +80,7 @@ SUBJECTS = (
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A plot takes longer than these trainings; threads would only wait for one another."""
-    monkeypatch.setattr("bittern.hashing.training.loop.draw", lambda *_: None)
+    monkeypatch.setattr("bittern.hashing.training.loop.draw_plot", lambda *_: None)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -30,6 +30,10 @@ finally:
         ("serve ARCHIVE --listen 99999", "not '99999'"),
         ("serve ARCHIVE --engine warp", "not 'warp'"),
         ("index new nowhere", "nowhere"),
+        ("train pairs nowhere --model field --output new", "nowhere"),
+        ("train labels nowhere --model bioclip-2 --lora --output new", "nowhere"),
+        ("train distill nowhere --teacher field-256 --output new", "nowhere"),
+        ("train pairs nowhere --model field --bits 12 --output new", "bits must be"),
     ],
 )
 def test_wrong_input_is_refused_before_torch_is_imported(

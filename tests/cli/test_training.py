@@ -19,7 +19,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("trainings")
     write_media(folder / "media", each=2)
     with pytest.MonkeyPatch.context() as patch, tiny_catalogue(folder / "weights"):
-        patch.setattr(loop, "draw", lambda *_: None)
+        patch.setattr(loop, "draw_plot", lambda *_: None)
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
         yield folder / "media"
 
@@ -132,14 +132,22 @@ def test_sounds_are_taught_the_space_of_pictures(
         ("pairs PHOTOS --model field --set pochs=3", 2, "pochs"),
         ("pairs PHOTOS --model field --config /no.x", 2, "/no.x"),
         ("labels PHOTOS --model field --label-column x", 2, "'x'"),
-        ("distill PHOTOS --teacher nobody", 1, "nobody"),
+        ("distill SOUNDS --teacher nobody --batch-size 4", 1, "nobody"),
+        ("distill PHOTOS --teacher nobody", 2, "no audio"),
         ("distill PHOTOS", 2, "--teacher"),
     ],
 )
 def test_misuse_ends_with_a_message_and_leaves_nothing(
-    run: Run, photographs: Path, tmp_path: Path, command: str, status: int, message: str
+    run: Run,
+    photographs: Path,
+    media: Path,
+    tmp_path: Path,
+    command: str,
+    status: int,
+    message: str,
 ) -> None:
-    kind, *arguments = [photographs if word == "PHOTOS" else word for word in command.split()]
+    sources = {"PHOTOS": photographs, "SOUNDS": media}
+    kind, *arguments = [sources.get(word, word) for word in command.split()]
     done = run("train", kind, "--output", tmp_path / "out", *arguments)
     assert (done.status, message in done.err) == (status, True), done.err
     assert "Traceback" not in done.err

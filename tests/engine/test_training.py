@@ -24,11 +24,11 @@ from bittern.errors import (
 from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training import loop
 from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
-from bittern.hashing.training.heads import draw
+from bittern.hashing.training.sampling import random_numbers
 from bittern.hashing.training.validation import HeldOut, SplitSet
-from bittern.service.training.output_folder import OutFolder
-from bittern.service.training.request import TrainingReport, TrainingRequest, gather
-from bittern.service.training.train import train_model
+from bittern.service.training.output_folder import OutputFolder
+from bittern.service.training.request import TrainingRequest, gather
+from bittern.service.training.train import TrainingReport, train_model
 from tests.encoders.tiny import openclip_entry
 from tests.engine.toy import DIM, ToyEncoder
 from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
@@ -62,7 +62,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than training does here; one test looks whether it is done."""
     if "story" not in request.node.name:
-        monkeypatch.setattr(loop, "draw", lambda *_: None)
+        monkeypatch.setattr(loop, "draw_plot", lambda *_: None)
 
 
 class Counting(ToyEncoder):
@@ -99,8 +99,8 @@ def test_a_model_of_pairs_is_saved_with_its_story(photographs: Path, tmp_path: P
     saved = SavedModel.load(tmp_path / "owls")
     card = saved.card
     assert (card.name, card.bits, card.encoder) == ("owls", 16, "bioclip-2")
-    assert card.digest == report.digest
-    assert sorted(card.towers) == ["image", "text"] == sorted(report.modalities)
+    assert card.digest == report.card.digest
+    assert sorted(card.towers) == ["image", "text"] == sorted(report.card.towers)
     assert card.data["rows"] == {"image": 18}
     assert card.data["rows_held_out"] == {"image": 6}
     assert card.metrics["held_out"][0]["task"] == "words to images"
@@ -112,7 +112,7 @@ def test_a_model_of_pairs_is_saved_with_its_story(photographs: Path, tmp_path: P
     lines = (run / "log.jsonl").read_text().splitlines()
     epochs = [line for line in map(json.loads, lines) if line["kind"] == "epoch"]
     assert card.metrics["loss"] == epochs[card.metrics["epoch"] - 1]["loss"]
-    (row,) = report.comparison
+    (row,) = report.fitted.comparison
     assert (row.queries, row.items) == (6, 6)
     assert row.training_free is not None
     for value in (row.floats, row.training_free, row.learned):
@@ -120,12 +120,14 @@ def test_a_model_of_pairs_is_saved_with_its_story(photographs: Path, tmp_path: P
 
 
 def test_a_folder_is_a_source_and_both_kinds_of_media_are_trained_on(
-    media: Path, tmp_path: Path
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    everything = openclip_entry(name="bioclip-2", modalities=tuple(Modality))
+    monkeypatch.setitem(CATALOGUE, "bioclip-2", everything)
     report = train_model(request(media, tmp_path / "out"), load=lambda name, device: Counting())
-    assert report.modalities == ["audio", "image", "text"]
+    assert list(report.card.towers) == ["audio", "image", "text"]
     # One window of a second per recording.
-    assert report.items == {"audio": 24, "image": 24}
+    assert report.card.data["rows"] == {"audio": 24, "image": 24}
 
 
 def test_the_same_command_again_embeds_and_trains_nothing(
@@ -137,8 +139,8 @@ def test_the_same_command_again_embeds_and_trains_nothing(
     after = train_model(wanted, load=lambda name, device: second)
     assert first.batches
     assert not second.batches
-    assert (before.was_finished, after.was_finished) == (False, True)
-    assert before.digest == after.digest
+    assert (before.fitted.was_finished, after.fitted.was_finished) == (False, True)
+    assert before.card.digest == after.card.digest
 
 
 def test_other_towers_embed_the_source_again(photographs: Path, tmp_path: Path) -> None:
@@ -173,8 +175,8 @@ def test_a_run_that_was_interrupted_comes_to_the_same_model(
             train_model(wanted, interrupt_at(step))
         assert not (tmp_path / "b" / "owls" / "model.json").exists()
     resumed = train_model(wanted)
-    assert resumed.resumed
-    assert resumed.digest == whole.digest
+    assert resumed.fitted.resumed
+    assert resumed.card.digest == whole.card.digest
 
 
 def test_another_configuration_on_a_started_folder_is_refused_by_name(
@@ -190,7 +192,7 @@ def test_another_configuration_on_a_started_folder_is_refused_by_name(
 def test_a_folder_that_another_process_trained_in_meanwhile_is_refused(
     photographs: Path, tmp_path: Path
 ) -> None:
-    late = OutFolder(request(photographs, tmp_path / "out", seed=5))
+    late = OutputFolder(request(photographs, tmp_path / "out", seed=5))
     trained(photographs, tmp_path / "out")
     content = (tmp_path / "out" / "training" / "request.json").read_text()
     with pytest.raises(TrainingError, match="seed was 0, is 5"), late.held():
@@ -202,7 +204,7 @@ def test_labels_share_a_head_with_the_words_for_them(photographs: Path, tmp_path
     report = trained(photographs, tmp_path / "out", what="labels", validation_share=0.4)
     saved = SavedModel.load(tmp_path / "out")
     assert saved.card.hasher["heads"] == {"image": "image", "text": "image"}
-    assert {c.task for c in report.comparison} == {"images to images", "words to images"}
+    assert {c.task for c in report.fitted.comparison} == {"images to images", "words to images"}
 
 
 @pytest.mark.parametrize("labels", ["single", "multi"])
@@ -237,15 +239,15 @@ def test_labels_that_are_no_words_leave_words_a_mean_of_their_own(
     numbers = photographs.with_name("numbers.csv")
     numbers.write_text(text)
     report = trained(numbers, tmp_path / "out", what="labels", validation_share=0.4)
-    assert report.modalities == ["image", "text"]
-    assert {c.task for c in report.comparison} == {"images to images"}
+    assert list(report.card.towers) == ["image", "text"]
+    assert {c.task for c in report.fitted.comparison} == {"images to images"}
 
 
 def test_items_of_several_classes_are_trained_on(photographs: Path, tmp_path: Path) -> None:
     several = photographs.with_name("several.csv")
     several.write_text(photographs.read_text().replace(",red fox\n", ",red fox|mammal\n"))
     report = trained(several, tmp_path / "out", what="labels", validation_share=0.4)
-    assert report.items["image"] > 8
+    assert report.card.data["rows"]["image"] > 8
 
 
 def test_what_cannot_be_used_is_left_out_and_named(media: Path, tmp_path: Path) -> None:
@@ -375,8 +377,8 @@ def test_embeddings_made_elsewhere_are_trained_on_without_an_encoder(tmp_path: P
     card = SavedModel.load(tmp_path / "out").card
     assert card.encoder == "toy"
     assert card.towers == {"image": "digest-of-image", "text": "digest-of-text"}
-    assert report.items == {"image": 32}
-    assert report.comparison[0].items == 8
+    assert report.card.data["rows"] == {"image": 32}
+    assert report.fitted.comparison[0].items == 8
 
 
 @pytest.mark.usefixtures("toy")
@@ -393,11 +395,11 @@ def test_a_set_of_another_encoder_or_with_adapters_is_refused(tmp_path: Path) ->
 
 def test_each_caption_of_an_item_gets_its_turn() -> None:
     rows = np.arange(400)
-    by_epoch = np.stack([draw(0, epoch, rows, 4) for epoch in range(1, 21)])
+    by_epoch = np.stack([random_numbers(0, epoch, rows, 4) for epoch in range(1, 21)])
     counts = np.bincount(by_epoch.ravel(), minlength=4)
     assert counts.min() > 0.22 * by_epoch.size
-    assert (draw(0, 3, rows[::-1], 4)[::-1] == by_epoch[2]).all()
-    assert (draw(1, 3, rows, 4) != by_epoch[2]).any()
+    assert (random_numbers(0, 3, rows[::-1], 4)[::-1] == by_epoch[2]).all()
+    assert (random_numbers(1, 3, rows, 4) != by_epoch[2]).any()
 
 
 def test_settings_come_from_defaults_then_file_then_options(tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ import pytest
 from bittern.errors import InvalidInputError, TrainingError
 from bittern.hashing.hashers import HybridHasher
 from bittern.hashing.saved_model import SavedModel
-from bittern.hashing.training import loop
+from bittern.hashing.training import loop, plan_choice
 from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
 from bittern.hashing.training.hybrid import HybridPlan
-from bittern.service.training import fit as fitting
-from bittern.service.training.fit import PLAN_FILE
-from bittern.service.training.request import TrainingReport, TrainingRequest, gather
-from bittern.service.training.train import train_model
+from bittern.hashing.training.plan_choice import PLAN_FILE
+from bittern.service.training.request import TrainingRequest, gather
+from bittern.service.training.train import TrainingReport, train_model
 from tests.encoders.tiny import OPENCLIP_DIM
 from tests.engine.training_media import tiny_catalogue, write_manifest, write_media
 
@@ -45,7 +44,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "draw", lambda *_: None)
+    monkeypatch.setattr(loop, "draw_plot", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +78,7 @@ def test_aligned_codes_need_no_batches(photographs: Path, tmp_path: Path) -> Non
     report = trained(photographs, tmp_path / "out", "aligned", batch_size=256)
     saved = SavedModel.load(tmp_path / "out")
     assert (saved.hasher.kind, saved.hasher.bits) == ("aligned", 32)
-    assert sorted(report.modalities) == ["image", "text"]
+    assert sorted(report.card.towers) == ["image", "text"]
     assert 0 <= saved.card.metrics["bit_balance"] <= 1
 
 
@@ -100,7 +99,7 @@ def test_a_plan_is_chosen_on_species_that_are_held_out(embeddings: Path, tmp_pat
     trained(embeddings, tmp_path / "out", "hybrid", validation_share=0.2)
     card = SavedModel.load(tmp_path / "out").card
     found = card.metrics["plan"]
-    assert found["plans"] == len(fitting.CHOICES["hybrid"])
+    assert found["plans"] == len(plan_choice.PLANS_OF["hybrid"])
     assert 0 < found["held_out_novel"] <= 1
     assert card.metrics["held_out"][0]["mAP_learned"] > 0
     assert "epoch_chosen_on_held_out" not in card.metrics  # there was one only
@@ -135,7 +134,7 @@ def test_a_card_says_whether_held_out_items_chose_the_epoch(
     metrics = SavedModel.load(tmp_path / "out").card.metrics
     chosen = True if kind == "hashcoder" else None
     assert metrics.get("epoch_chosen_on_held_out") is chosen
-    assert report.metrics.get("epoch_chosen_on_held_out") is chosen
+    assert report.card.metrics.get("epoch_chosen_on_held_out") is chosen
 
 
 def test_a_run_that_is_repeated_is_the_same_model_and_chooses_nothing_anew(
@@ -144,20 +143,20 @@ def test_a_run_that_is_repeated_is_the_same_model_and_chooses_nothing_anew(
     for kind in ("aligned", "hybrid"):
         first = trained(embeddings, tmp_path / kind, kind)
         with monkeypatch.context() as patch:
-            patch.setattr(fitting, "choose_plan", pytest.fail)
+            patch.setattr(plan_choice, "choose_plan", pytest.fail)
             again = trained(embeddings, tmp_path / kind, kind, log_every=7)
-        assert again.digest == first.digest
-        assert again.was_finished
+        assert again.card.digest == first.card.digest
+        assert again.fitted.was_finished
 
 
 def test_plans_that_come_to_the_same_bits_are_tried_once() -> None:
-    plans = fitting.CHOICES["hybrid"]
-    assert fitting.distinct(plans, 256) == list(plans)
-    assert [(plan.ridge, plan.learned_share) for plan in fitting.distinct(plans, 8)] == [
+    plans = plan_choice.PLANS_OF["hybrid"]
+    assert plan_choice.distinct(plans, 256) == list(plans)
+    assert [(plan.ridge, plan.learned_share) for plan in plan_choice.distinct(plans, 8)] == [
         (0.5, 0.0), (1.0, 0.0), (2.0, 0.0), (4.0, 0.0),
     ]  # fmt: skip
     learned_alone = [HybridPlan(1.0, 1.0), HybridPlan(2.0, 1.0), HybridPlan(1.0, 1.0, 2.0)]
-    assert fitting.distinct(learned_alone, 64) == [learned_alone[0], learned_alone[2]]
+    assert plan_choice.distinct(learned_alone, 64) == [learned_alone[0], learned_alone[2]]
 
 
 @pytest.fixture(scope="module")
@@ -202,8 +201,8 @@ def test_a_finished_model_that_left_no_checkpoint_is_not_replaced_by_another(
     assert caught.value.field == "seed"
     with pytest.raises(TrainingError, match="hasher was aligned, is hashcoder"):
         trained(embeddings, tmp_path / "out", "hashcoder")
-    assert SavedModel.load(tmp_path / "out").card.digest == first.digest
-    assert trained(embeddings, tmp_path / "out", "aligned").was_finished
+    assert SavedModel.load(tmp_path / "out").card.digest == first.card.digest
+    assert trained(embeddings, tmp_path / "out", "aligned").fitted.was_finished
 
 
 def test_photographs_without_words_cannot_be_aligned(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import pytest
 
 import bittern
 from bittern.errors import InvalidInputError, ManifestError, SourceNotFoundError
-from bittern.service.training.examples import Example, Examples
-from bittern.service.training.sources import (
+from bittern.service.training.examples import (
     MAX_CAPTION_CHARS,
     MAX_LABEL_CHARS,
     MAX_LABELS,
+    Example,
+    Examples,
     names_of_folder,
     names_of_row,
     read_labels,
@@ -360,11 +361,6 @@ def test_whole_groups_can_be_held_out() -> None:
     assert not set(training.groups) & set(validation.groups)
     assert len(validation) == pytest.approx(100, abs=60)
     assert set(validation.groups.values()) == {5}
-
-
-def test_no_share_holds_out_nothing() -> None:
-    training, validation = split(some("a", "a"), 0, seed=0)
-    assert (len(training), len(validation)) == (2, 0)
 
 
 def test_a_share_that_holds_out_nothing_says_what_to_do() -> None:

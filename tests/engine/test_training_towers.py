@@ -27,9 +27,9 @@ from bittern.service.models.model import Embedders
 from bittern.service.sources import read_source
 from bittern.service.training import train
 from bittern.service.training.embedded_examples import MOST_WINDOWS
-from bittern.service.training.output_folder import OutFolder
-from bittern.service.training.request import TrainingReport, TrainingRequest, gather
-from bittern.service.training.train import train_model
+from bittern.service.training.output_folder import OutputFolder
+from bittern.service.training.request import TrainingRequest, gather
+from bittern.service.training.train import TrainingReport, train_model
 from bittern.types import AddStatus
 from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
 
@@ -64,7 +64,7 @@ def recordings(media: Path) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def _no_plots() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "draw", lambda *_: None)
+        patch.setattr(loop, "draw_plot", lambda *_: None)
         yield
 
 
@@ -158,8 +158,8 @@ def test_a_killed_run_with_adapters_comes_to_the_same_model(
         with pytest.raises(StoppedError):
             train_model(wanted, stop_at(step))
     report = train_model(wanted)
-    assert report.resumed
-    assert report.digest == SavedModel.load(adapted).card.digest
+    assert report.fitted.resumed
+    assert report.card.digest == SavedModel.load(adapted).card.digest
 
 
 def test_a_file_that_vanishes_while_towers_are_trained_is_named(
@@ -186,7 +186,7 @@ def test_labels_of_recordings_train_an_audio_tower(recordings: Path, tmp_path: P
         augmentation="sound", validation_share=0.0,
     )  # fmt: skip
     saved = SavedModel.load(tmp_path / "out")
-    assert report.modalities == ["audio", "text"]
+    assert list(report.card.towers) == ["audio", "text"]
     assert saved.card.assembly["audio"]["lora"]["rank"] == 16
 
 
@@ -217,7 +217,7 @@ def test_a_long_recording_is_a_few_windows(media: Path, tmp_path: Path) -> None:
     soundfile.write(folder / SPECIES[0] / "long.wav", noise, 4000)
     source = write_manifest(tmp_path / "long.csv", folder, ".wav")
     report = trained(source, tmp_path / "out", model="biolingual", validation_share=0.0)
-    assert report.items == {"audio": 12 + MOST_WINDOWS}
+    assert report.card.data["rows"] == {"audio": 12 + MOST_WINDOWS}
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -228,7 +228,7 @@ def test_a_student_lets_sounds_find_pictures(
         recordings, tmp_path / "heard", what="distill", model="biolingual",
         teacher=str(teacher), lora=lora,
     )  # fmt: skip
-    assert report.modalities == ["audio", "image", "text"]
+    assert list(report.card.towers) == ["audio", "image", "text"]
     card = SavedModel.load(tmp_path / "heard").card
     taught = SavedModel.load(teacher).card
     assert card.encoder == "bioclip-2+biolingual"
@@ -259,8 +259,8 @@ def test_distilling_teaches_recordings_their_captions(
         recordings, tmp_path / "heard", what="distill", model="biolingual",
         teacher=str(teacher), epochs=60, validation_share=0.0, learning_rate=5e-3,
     )  # fmt: skip
-    assert report.metrics["loss"] < 0.8
-    assert report.metrics["scale"] > 10
+    assert report.card.metrics["loss"] < 0.8
+    assert report.card.metrics["scale"] > 10
 
 
 def test_others_are_kept_out_of_the_folder_until_the_student_is_saved(
@@ -271,7 +271,7 @@ def test_others_are_kept_out_of_the_folder_until_the_student_is_saved(
     story = train._story
 
     def looked_at(*given: Any) -> dict[str, Any]:
-        with pytest.raises(TrainingError, match="another process"), OutFolder(wanted).held():
+        with pytest.raises(TrainingError, match="another process"), OutputFolder(wanted).held():
             pass
         return {**story(*given), "looked": True}
 

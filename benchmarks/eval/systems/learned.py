@@ -48,7 +48,7 @@ PLAIN_WEIGHT = 0.5
 """Of a training-free bit in the plain hybrid; a learned bit counts 1."""
 LEAST_HYBRID_BITS = 16
 FEWEST_CLASSES = 10
-"""That some can be held out of, to choose on; `bittern.hashing.training.hybrid` refuses fewer."""
+"""That some can be held out of, to choose on; `plan_choice` refuses fewer."""
 
 
 @dataclass
@@ -145,7 +145,8 @@ class TrainedHere(System):
     def _trained(
         self, training: Training, source: EmbeddingSet, folder: Path, config: TrainingConfig
     ) -> Hasher:
-        from bittern.hashing.training.hybrid import ALIGNED_PLANS, PLANS, HybridPlan
+        from bittern.hashing.training.hybrid import HybridPlan
+        from bittern.hashing.training.plan_choice import ALIGNED_PLANS, PLANS
 
         if self.method == "hb-crovca":
             return _plain_hybrid(training, source, folder, config)
@@ -234,16 +235,17 @@ def _planned(
     plans: Sequence[HybridPlan], source: EmbeddingSet, folder: Path, config: TrainingConfig
 ) -> Hasher:
     """Aligned and learned bits; of several plans, the one that is best on held-out classes."""
-    from bittern.hashing.training.hybrid import choose_plan, fit_hybrid
-    from bittern.hashing.training.validation import split_rows
-    from bittern.service.training.fit import distinct
+    from bittern.hashing.training.hybrid import fit_hybrid
+    from bittern.hashing.training.plan_choice import choose_plan, distinct
+    from bittern.hashing.training.validation import TrainingData, split_rows
 
     possible = distinct(plans, config.bits)
     plan = possible[0]
     if len(possible) > 1:
         plan = choose_plan(source, config, folder / "choice", plans=possible)[0].plan
-    sets = [split_rows(source, config.validation_share, config.seed)]
-    return fit_hybrid(sets, config, plan, folder / "run", labels=True, plots=False)[0]
+    split = split_rows(source, config.validation_share, config.seed)
+    data = TrainingData([split], labels=True)
+    return fit_hybrid(data, config, plan, folder / "run", plots=False)[0]
 
 
 class AlignedVectors(System):
@@ -262,7 +264,7 @@ class AlignedVectors(System):
             CodeError: the training items are empty, or not finite.
             InvalidInputError: no labels, labels without a text, or fewer than ten classes.
         """
-        from bittern.hashing.training.hybrid import ALIGNED_PLANS
+        from bittern.hashing.training.plan_choice import ALIGNED_PLANS
 
         del bits
         checked_training(training)

@@ -27,7 +27,7 @@ def _quick_plot(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         path.write_bytes(b"")
 
     if "real_plot" not in request.fixturenames:
-        monkeypatch.setattr(loop, "draw", draw)
+        monkeypatch.setattr(loop, "draw_plot", draw)
 
 
 @pytest.fixture

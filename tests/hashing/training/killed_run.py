@@ -13,11 +13,10 @@ from bittern.hashing.training.config import TrainingConfig, read_settings
 from bittern.hashing.training.embedding_sets import EmbeddingSet
 from bittern.hashing.training.heads import objective_for
 from bittern.hashing.training.loop import train
-from bittern.hashing.training.records import Progress
 
 
-def die(progress: Progress) -> None:
-    if (progress.epoch, progress.step) == (2, 4):
+def die(stage: str, done: int, total: int, note: str) -> None:
+    if done == total // 3 + 4:  # of three epochs
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -38,13 +38,13 @@ def make_set(folder: Path, rows: int = 120, *, seed: int = 0, **options: Any) ->
     groups = labels if options.get("groups") else None
     with EmbeddingWriter(folder, views, encoder="toy", **options) as writer:
         for start in range(0, rows, 50):
-            part = slice(start, start + 50)
+            some = slice(start, start + 50)
             kind = options.get("labels")
-            several = [[int(c), CLASSES] for c in labels[part]]
+            several = [[int(c), CLASSES] for c in labels[some]]
             writer.append(
-                {"caption": text[part], "photo": image[part]},
-                {"single": labels[part], "multi": several, None: None}[kind],
-                None if groups is None else groups[part],
+                {"caption": text[some], "photo": image[some]},
+                {"single": labels[some], "multi": several, None: None}[kind],
+                None if groups is None else groups[some],
             )
     return EmbeddingSet.open(folder)
 
@@ -58,6 +58,7 @@ class Toy:
         self.config, self.steps_per_epoch = config, steps
         self.begun: list[int] = []
         self.values: list[float] = []
+        self.after_epochs: list[dict[str, torch.Tensor]] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.coder = HashCoder(DIM, bits)
@@ -80,6 +81,7 @@ class Toy:
         return Step(loss.total, {"alignment": loss.alignment.detach()}, views)
 
     def validate(self) -> dict[str, float] | None:
+        self.after_epochs.append(weights(self.module))
         return {"value": self.values.pop(0)} if self.values else None
 
 

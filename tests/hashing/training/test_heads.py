@@ -17,7 +17,7 @@ from bittern.hashing.training.heads import (
     update_batch_norm,
 )
 from bittern.hashing.training.loop import train
-from bittern.hashing.training.validation import split_rows
+from bittern.hashing.training.validation import TrainingData, split_rows
 from tests.hashing.training.sets import CLASSES, DIM, SMALL, embeddings, make_set
 
 
@@ -78,7 +78,9 @@ def test_weights_follow_from_the_seed_and_leave_the_generator_alone(tmp_path: Pa
 def test_batches_hold_the_rows_that_they_name(tmp_path: Path) -> None:
     source = make_set(tmp_path / "set")
     _, image, _ = embeddings(120)
-    objective = HeadsObjective([split_rows(source, 0, 0)], SMALL, labels=False, buffer_rows=40)
+    objective = HeadsObjective(
+        TrainingData([split_rows(source, 0, 0)], labels=False), SMALL, buffer_rows=40
+    )
     for batch in (one.batch for one in objective.batches(1)):
         assert batch.views[0].dtype == torch.float32
         assert np.array_equal(batch.views[1].numpy(), image[batch.rows].astype(np.float32))

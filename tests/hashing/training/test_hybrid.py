@@ -19,9 +19,10 @@ from bittern.hashing.saved_model import restore
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
 from bittern.hashing.training.heads import objective_for, update_batch_norm
-from bittern.hashing.training.hybrid import HybridPlan, choose_plan, fit_hybrid, moments_of
+from bittern.hashing.training.hybrid import HybridPlan, fit_hybrid, moments_of
+from bittern.hashing.training.plan_choice import choose_plan
 from bittern.hashing.training.records import TrainingResult
-from bittern.hashing.training.validation import split_rows
+from bittern.hashing.training.validation import TrainingData, split_rows
 
 DIM, CLASSES, EACH = 12, 20, 12
 CONFIG = TrainingConfig(bits=32, epochs=2, batch_size=32, validation_share=0.0, precision="fp32")
@@ -49,8 +50,9 @@ def written(folder: Path, *, labels: bool = True) -> EmbeddingSet:
 def fitted(
     source: EmbeddingSet, config: TrainingConfig, plan: HybridPlan, run: Path
 ) -> tuple[Hasher, TrainingResult | None]:
-    sets = [split_rows(source, config.validation_share, config.seed)]
-    return fit_hybrid(sets, config, plan, run, labels=source.labels is not None)
+    split = split_rows(source, config.validation_share, config.seed)
+    data = TrainingData([split], labels=source.labels is not None)
+    return fit_hybrid(data, config, plan, run)
 
 
 def test_classes_weigh_the_same_however_many_items_they_have(tmp_path: Path) -> None:

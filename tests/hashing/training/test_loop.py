@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from bittern.errors import InvalidInputError, TrainingError
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.loop import train
 from bittern.hashing.training.objective import Step
-from bittern.hashing.training.records import Progress
 from tests.hashing.training.sets import DIM, Toy, equal, weights
 
 CONFIG = TrainingConfig(bits=8, batch_size=64, epochs=3, device="cpu")
@@ -53,19 +51,19 @@ def test_the_callers_generator_is_left_alone(tmp_path: Path) -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_the_best_weights_are_kept(tmp_path: Path) -> None:
-    toy, kept = Toy(CONFIG), {}
-    toy.values = [0.3, 0.5, 0.4]
-    result = train(
-        toy,
-        CONFIG,
-        tmp_path / "run",
-        on_epoch=lambda r: kept.update({r.epoch: weights(toy.module)}),
-    )
-    assert result.best_epoch == 2
-    assert result.best.validation == {"value": 0.5}
-    assert equal(weights(toy.module), kept[2])
-    assert not equal(weights(toy.module), kept[3])
+@pytest.mark.parametrize(
+    ("values", "best"), [([0.3, 0.5, 0.4], 2), ([1.0, 1.0, 1.0], 3), ([0.1, math.nan, 0.05], 1)]
+)
+def test_the_best_weights_are_kept_and_of_equally_good_epochs_the_last(
+    tmp_path: Path, values: list[float], best: int
+) -> None:
+    toy = Toy(CONFIG)
+    toy.values = [*values]
+    result = train(toy, CONFIG, tmp_path / "run")
+    assert result.best_epoch == best
+    assert result.best.validation == {"value": values[best - 1]}
+    for epoch, kept in enumerate(toy.after_epochs, start=1):
+        assert equal(weights(toy.module), kept) == (epoch == best)
 
 
 def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
@@ -76,19 +74,6 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
     assert result.stopped_early
     assert [record.epoch for record in result.history] == [1, 2, 3, 4]
     assert result.best_epoch == 3
-
-
-def test_of_equally_good_epochs_the_last_is_kept(tmp_path: Path) -> None:
-    toy, kept = Toy(CONFIG), {}
-    toy.values = [1.0, 1.0, 1.0]
-    result = train(
-        toy,
-        CONFIG,
-        tmp_path / "run",
-        on_epoch=lambda r: kept.update({r.epoch: weights(toy.module)}),
-    )
-    assert result.best_epoch == 3
-    assert equal(weights(toy.module), kept[3])
 
 
 def test_patience_ends_a_run_on_a_plateau(tmp_path: Path) -> None:
@@ -110,7 +95,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_remedy(tmp_path: Pa
     with pytest.raises(TrainingError, match=r"nan at epoch 2, step 3.*learning_rate") as caught:
         train(Weird(CONFIG, bad_step=10), CONFIG, tmp_path / "run")
     assert caught.value.details == {"epoch": "2", "step": "3"}
-    resumed = train(Weird(CONFIG), CONFIG, tmp_path / "run", resume=True)
+    resumed = train(Weird(CONFIG), CONFIG, tmp_path / "run")
     assert len(resumed.history) == 3
     assert all(math.isfinite(record.loss) for record in resumed.history)
 
@@ -218,11 +203,20 @@ def test_only_parameters_in_a_group_are_trained_each_at_its_own_rate(tmp_path: P
     assert max(moved.values()) < 3 * 7 * 1e-6
 
 
-def test_progress_is_told_after_each_batch(tmp_path: Path) -> None:
-    seen: list[Progress] = []
-    train(Toy(CONFIG), CONFIG, tmp_path / "run", progress=seen.append)
-    assert [(p.epoch, p.step) for p in seen] == [(e, s) for e in (1, 2, 3) for s in range(1, 8)]
-    assert all(math.isfinite(p.loss) and p.steps == 7 and p.epochs == 3 for p in seen)
+def test_progress_is_reported_after_each_batch_and_epochs_are_logged_before_the_next(
+    tmp_path: Path,
+) -> None:
+    seen, logged = [], []
+
+    def progress(stage: str, done: int, total: int, note: str) -> None:
+        seen.append((stage, done, total, note[:13]))
+        lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+        logged.append(sum(json.loads(line)["kind"] == "epoch" for line in lines))
+
+    train(Toy(CONFIG), CONFIG, tmp_path / "run", progress=progress)
+    steps = [(epoch, step) for epoch in range(3) for step in range(1, 8)]
+    assert seen == [("training", 7 * e + s, 21, f"epoch {e + 1}, loss") for e, s in steps]
+    assert logged == [epoch for epoch, _ in steps]
 
 
 def test_the_folder_tells_the_run(tmp_path: Path) -> None:
@@ -236,14 +230,8 @@ def test_the_folder_tells_the_run(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == CONFIG.to_dict()
 
 
-def test_a_folder_that_holds_a_run_is_not_trained_into(tmp_path: Path) -> None:
-    train(Toy(CONFIG), CONFIG, tmp_path / "run")
-    with pytest.raises(TrainingError, match="holds a run already"):
-        train(Toy(CONFIG), CONFIG, tmp_path / "run")
-
-
 def test_two_runs_in_one_folder_at_once_are_refused(tmp_path: Path) -> None:
-    def again(_: Progress) -> None:
+    def again(*_: object) -> None:
         train(Toy(CONFIG), CONFIG, tmp_path / "run")
 
     with pytest.raises(TrainingError, match="another process is training"):
@@ -266,25 +254,3 @@ def test_an_objective_that_miscounts_its_batches_is_refused(tmp_path: Path, step
 
     with pytest.raises(TrainingError, match="batches"):
         train(Miscounting(CONFIG), CONFIG, tmp_path / "run")
-
-
-def test_a_validation_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
-    toy = Toy(CONFIG)
-    toy.values = [0.1, math.nan, 0.05]
-    assert train(toy, CONFIG, tmp_path / "run").best_epoch == 1
-
-
-def epochs_logged(folder: Path) -> Sequence[int]:
-    lines = [json.loads(line) for line in (folder / "log.jsonl").open()]
-    return [line["epoch"] for line in lines if line["kind"] == "epoch"]
-
-
-def test_each_epoch_is_logged_before_it_is_reported(tmp_path: Path) -> None:
-    seen: list[Sequence[int]] = []
-    train(
-        Toy(CONFIG),
-        CONFIG,
-        tmp_path / "run",
-        on_epoch=lambda _: seen.append(epochs_logged(tmp_path / "run")),
-    )
-    assert seen == [[1], [1, 2], [1, 2, 3]]

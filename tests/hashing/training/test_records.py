@@ -9,7 +9,7 @@ from PIL import Image
 from bittern.errors import CodeError
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.loop import train
-from bittern.hashing.training.records import EpochRecord, bit_statistics, draw
+from bittern.hashing.training.records import EpochRecord, bit_statistics, draw_plot
 from tests.hashing.training.sets import Toy
 
 
@@ -60,8 +60,8 @@ def test_a_plot_shows_what_it_is_given(tmp_path: Path) -> None:
     logits = np.random.default_rng(0).standard_normal((300, 16))
     record = EpochRecord(1, 0.5, {"rate": -1.0}, {}, 1e-3, 0, 0.9, 0.1, 1.0)
     one = bit_statistics(logits)
-    draw([record], [one], tmp_path / "a.png")
-    draw([record], [bit_statistics(logits + 1.0)], tmp_path / "b.png")
+    draw_plot([record], [one], tmp_path / "a.png")
+    draw_plot([record], [bit_statistics(logits + 1.0)], tmp_path / "b.png")
     first, second = (np.asarray(Image.open(tmp_path / name)) for name in ("a.png", "b.png"))
     assert not np.array_equal(first, second)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]

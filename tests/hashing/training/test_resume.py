@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from bittern.errors import ModelDamagedError, TrainingError
 from bittern.files import replace_file
 from bittern.hashing.training import loop
-from bittern.hashing.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
+from bittern.hashing.training.checkpoint import load_checkpoint, save_checkpoint
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.heads import objective_for
 from bittern.hashing.training.loop import train
-from bittern.hashing.training.records import EpochRecord, Progress, TrainingResult
+from bittern.hashing.training.records import CHECKPOINT_FILE, EpochRecord, TrainingResult
 from tests.hashing.training.sets import DIM, SMALL, Toy, equal, make_set, weights
 
 CONFIG = TrainingConfig(
@@ -35,6 +35,7 @@ CONFIG = TrainingConfig(
     device="cpu",
 )
 VALUES = [0.3, 0.1, 0.4, 0.2]
+STEPS = 7
 
 
 class Killed(BaseException):
@@ -57,8 +58,8 @@ def log(folder: Path) -> list[dict[str, Any]]:
 
 
 def killing(epoch: int, step: int) -> Any:
-    def progress(at: Progress) -> None:
-        if (at.epoch, at.step) == (epoch, step):
+    def progress(stage: str, done: int, total: int, note: str) -> None:
+        if done == (epoch - 1) * STEPS + step:
             raise Killed
 
     return progress
@@ -75,7 +76,7 @@ def test_a_run_killed_anywhere_reaches_the_same_weights_log_and_history(
     with pytest.raises(Killed):
         train(toy(), CONFIG, tmp_path / "killed", progress=killing(epoch, step))
     again = toy(done=epoch - 1)
-    resumed = train(again, CONFIG, tmp_path / "killed", resume=True)
+    resumed = train(again, CONFIG, tmp_path / "killed")
     assert equal(weights(again.module), weights(whole.module))
     assert history(resumed) == history(undisturbed)
     assert resumed.best_epoch == undisturbed.best_epoch == 3
@@ -104,14 +105,14 @@ def test_a_run_killed_at_the_end_of_an_epoch_reaches_the_same(
         elif moment == "checkpoint":
             patched.setattr("bittern.hashing.training.checkpoint.replace_file", die_after)
         else:
-            patched.setattr(loop, "draw", die)
+            patched.setattr(loop, "draw_plot", die)
         with pytest.raises(Killed):
             train(toy(), CONFIG, tmp_path / "killed")
     facts = {"epoch": 1}
     if (tmp_path / "killed" / CHECKPOINT_FILE).exists():
         _, facts = load_checkpoint(tmp_path / "killed" / CHECKPOINT_FILE)
     again = toy(done=facts["epoch"] - 1)
-    train(again, CONFIG, tmp_path / "killed", resume=True)
+    train(again, CONFIG, tmp_path / "killed")
     assert equal(weights(again.module), weights(whole.module))
     assert log(tmp_path / "killed") == log(tmp_path / "whole")
     assert (tmp_path / "killed" / "plot.png").exists()
@@ -132,7 +133,7 @@ def test_a_process_killed_inside_an_epoch_of_embeddings_is_resumed_bit_for_bit(
     resumed, whole = objective_for(source, config), objective_for(source, config)
     # Two threads add in another order than one: the resumed run must take up the first one's.
     torch.set_num_threads(1)
-    result = train(resumed, config, tmp_path / "killed", resume=True)
+    result = train(resumed, config, tmp_path / "killed")
     assert torch.get_num_threads() == 1
     torch.set_num_threads(2)
     undisturbed = train(whole, config, tmp_path / "whole")
@@ -162,13 +163,13 @@ def test_a_finished_run_is_only_read_again(tmp_path: Path) -> None:
     first = toy()
     result = train(first, CONFIG, tmp_path / "run")
     again = toy(done=4)
-    reread = train(again, CONFIG, tmp_path / "run", resume=True, progress=killing(1, 1))
+    reread = train(again, CONFIG, tmp_path / "run", progress=killing(1, 1))
     assert equal(weights(again.module), weights(first.module))
     assert history(reread) == history(result)
 
 
 def test_resuming_where_nothing_was_saved_begins(tmp_path: Path) -> None:
-    result = train(toy(), CONFIG, tmp_path / "run", resume=True)
+    result = train(toy(), CONFIG, tmp_path / "run")
     assert not result.resumed
     assert len(result.history) == 4
 
@@ -178,7 +179,7 @@ def test_other_settings_are_refused_by_name_with_both_values(tmp_path: Path) -> 
         train(toy(), CONFIG, tmp_path / "run", progress=killing(2, 1))
     other = CONFIG.with_overrides({"batch_size": 32, "rate_weight": 0.5, "log_every": 1})
     with pytest.raises(TrainingError, match="cannot be resumed") as caught:
-        train(toy(other), other, tmp_path / "run", resume=True)
+        train(toy(other), other, tmp_path / "run")
     assert caught.value.details == {"batch_size": "16 -> 32", "rate_weight": "0.1 -> 0.5"}
 
 
@@ -188,14 +189,14 @@ def test_other_data_are_refused(tmp_path: Path) -> None:
     stranger = toy()
     stranger.data_digest = "other"
     with pytest.raises(TrainingError, match="data was toy, is other"):
-        train(stranger, CONFIG, tmp_path / "run", resume=True)
+        train(stranger, CONFIG, tmp_path / "run")
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(toy(), CONFIG, tmp_path / "run", progress=killing(2, 1))
     with pytest.raises(TrainingError, match="of another model"):
-        train(Toy(CONFIG, bits=16), CONFIG, tmp_path / "run", resume=True)
+        train(Toy(CONFIG, bits=16), CONFIG, tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,7 @@ def checkpoint(finished: Path, tmp_path: Path) -> Path:
 def test_a_damaged_checkpoint_is_named(checkpoint: Path, content: bytes | None) -> None:
     checkpoint.write_bytes(checkpoint.read_bytes()[:-50] if content is None else content)
     with pytest.raises(ModelDamagedError, match=CHECKPOINT_FILE):
-        train(toy(), CONFIG, checkpoint.parent, resume=True)
+        train(toy(), CONFIG, checkpoint.parent)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_an_inconsistent_checkpoint_is_refused_with_the_remedy(
     tensors, facts = load_checkpoint(checkpoint)
     save_checkpoint(checkpoint, tensors, {**facts, **change})
     with pytest.raises(ModelDamagedError, match=r"inconsistent.*Remove it.*another folder"):
-        train(toy(), CONFIG, checkpoint.parent, resume=True)
+        train(toy(), CONFIG, checkpoint.parent)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +257,7 @@ def test_a_checkpoint_without_a_value_is_refused(checkpoint: Path, name: str) ->
     del facts[name]
     save_checkpoint(checkpoint, tensors, facts)
     with pytest.raises(ModelDamagedError, match=f"inconsistent.*{name}"):
-        train(toy(), CONFIG, checkpoint.parent, resume=True)
+        train(toy(), CONFIG, checkpoint.parent)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,7 @@ def test_a_checkpoint_with_inconsistent_tensors_is_refused(
     tensors, facts = load_checkpoint(checkpoint)
     save_checkpoint(checkpoint, {**tensors, name: tensor}, facts)
     with pytest.raises(ModelDamagedError, match=r"inconsistent.*Remove it"):
-        train(toy(), CONFIG, checkpoint.parent, resume=True)
+        train(toy(), CONFIG, checkpoint.parent)
 
 
 def test_a_checkpoint_nested_too_deeply_is_refused(tmp_path: Path) -> None:
