@@ -88,7 +88,7 @@ class JobControl:
 
 
 def index_source(
-    engine: LocalArchive,
+    local: LocalArchive,
     entries: Iterable[Entry],
     options: IndexOptions,
     control: JobControl | None = None,
@@ -96,7 +96,7 @@ def index_source(
     """Code every entry into the archive; failed items are reported.
 
     Args:
-        engine: an archive open for writing.
+        local: an archive open for writing.
         entries: from `bittern.service.sources.read_source`; iterated more than once, lazily.
         options: model and commits.
         control: progress and cancellation.
@@ -107,21 +107,21 @@ def index_source(
         DigestMismatchError: they are not those that the model was made with.
     """
     control = control or JobControl()
-    report, before = control.report, engine.archive.model_records()
-    model = chosen_model(engine, options, entries)
+    report, before = control.report, local.archive.model_records()
+    model = chosen_model(local, options, entries)
     if model is not None:
-        commits = _commits(engine, model, options, report)
+        commits = _commits(local, model, options, report)
         wanted = commits.without_stored(reject_unsupported(model, entries))
         stream = control.embed(model.embedder, wanted, model.saved)
     else:
         options = with_encoder(options)
-        embedder = engine.registry.embedders.named(options.model)
+        embedder = local.registry.embedders.named(options.model)
         embedder.encoder()  # missing weights are an error before anything is decoded
         saved, stream = fit_on_first(control.embed(embedder, entries), embedder, options, control)
         if saved is None:
             return control.finish()
-        model = engine.registry.register(saved)
-        commits = _commits(engine, model, options, report)
+        model = local.registry.register(saved)
+        commits = _commits(local, model, options, report)
     report.warnings += _second_model_warning(model, before)
     report.model, report.digest = model.card.name, model.digest
     control.store(stream, commits.commit, options)
@@ -129,10 +129,10 @@ def index_source(
 
 
 def _commits(
-    engine: LocalArchive, model: Model, options: IndexOptions, report: JobReport
+    local: LocalArchive, model: Model, options: IndexOptions, report: JobReport
 ) -> ArchiveCommits:
     return ArchiveCommits(
-        engine.archive,
+        local.archive,
         model,
         options.on_duplicate,
         options.keep_embeddings,

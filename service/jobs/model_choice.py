@@ -66,12 +66,12 @@ def check_agrees(options: IndexOptions, card: ModelCard) -> None:
 
 
 def chosen_model(
-    engine: LocalArchive, options: IndexOptions, entries: Iterable[Entry] = ()
+    local: LocalArchive, options: IndexOptions, entries: Iterable[Entry] = ()
 ) -> Model | None:
     """The archive's model for a job; None if it must be fitted on the media first.
 
     Args:
-        engine: an archive open for writing.
+        local: an archive open for writing.
         options: which model.
         entries: a new model must be able to code some of them.
 
@@ -80,26 +80,26 @@ def chosen_model(
         PreconditionError: the model has been replaced.
         as `check_usable`.
     """
-    records = engine.archive.model_records()
+    records = local.archive.model_records()
     unspecified = not options.model and options.bits is None and options.hasher is None
     if records and unspecified:
-        return engine.registry.load(_own(records, entries))
+        return local.registry.load(_own(records, entries))
     options = with_encoder(options)
     for name in (options.model, fitted_name(options)):
         for record in records:
             if name in (record.name, record.digest):
                 _check_searched(record, records)
-                model = engine.registry.load(record)
+                model = local.registry.load(record)
                 check_agrees(options, model.card)
                 return model
-    saved = ready_model(options, engine.registry.embedders.named)
+    saved = ready_model(options, local.registry.embedders.named)
     if saved is None:
         return None
     for record in records:
         if record.digest == saved.card.digest:
             _check_searched(record, records)
-    check_usable(Model(saved, engine.registry.embedders.of(saved)), entries)
-    return engine.registry.register(saved)
+    check_usable(Model(saved, local.registry.embedders.of(saved)), entries)
+    return local.registry.register(saved)
 
 
 def _own(records: Sequence[ModelRecord], entries: Iterable[Entry]) -> ModelRecord:
@@ -137,7 +137,7 @@ def load_first(
 
     Args:
         options: which model.
-        embedders: loads it, and is shared with the engine.
+        embedders: loads it, and is shared with the archive.
         entries: what is to be coded.
 
     Raises:

@@ -53,13 +53,13 @@ EMBEDDINGS_PER_COMMIT = 2_048
 MEDIA = (Modality.IMAGE, Modality.AUDIO)
 
 
-def reencode(spec: JobSpec, engine: LocalArchive, control: JobControl | None = None) -> JobReport:
+def reencode(spec: JobSpec, local: LocalArchive, control: JobControl | None = None) -> JobReport:
     """Code all observations of an archive with another model, and switch to it.
 
     Args:
         spec: `model`, `bits` and `hasher` choose the new model; `reading.media` is the folder
             of the media, if they have been moved.
-        engine: the archive, open for writing.
+        local: the archive, open for writing.
         control: progress and cancellation; a cancelled job does not switch.
 
     Returns:
@@ -70,7 +70,7 @@ def reencode(spec: JobSpec, engine: LocalArchive, control: JobControl | None = N
         ModelNotFoundError: no encoder or model of this name.
         WeightsMissingError: the model's weights are not on this machine.
     """
-    return _Reencoding(engine, spec, control or JobControl()).run()
+    return _Reencoding(local, spec, control or JobControl()).run()
 
 
 def give_up(
@@ -119,8 +119,8 @@ def _forgotten_names(archive: Archive) -> set[str]:
 
 
 class _Reencoding:
-    def __init__(self, engine: LocalArchive, spec: JobSpec, control: JobControl) -> None:
-        self._engine, self._archive = engine, engine.archive
+    def __init__(self, local: LocalArchive, spec: JobSpec, control: JobControl) -> None:
+        self._local, self._archive = local, local.archive
         self._spec, self._control, self._report = with_encoder(spec), control, control.report
 
     def run(self) -> JobReport:
@@ -157,14 +157,14 @@ class _Reencoding:
         wanted = (self._spec.model, fitted_name(self._spec))
         for record in self._archive.registered():
             if record.name in wanted or record.digest in wanted:
-                model = self._engine.registry.load(record)
+                model = self._local.registry.load(record)
                 check_agrees(self._spec, model.card)
                 return model
         return None
 
     def _ready(self) -> Model | None:
-        saved = ready_model(self._spec, self._engine.registry.embedders.named)
-        return None if saved is None else self._engine.registry.register(saved, pending=True)
+        saved = ready_model(self._spec, self._local.registry.embedders.named)
+        return None if saved is None else self._local.registry.register(saved, pending=True)
 
     def _fitted_on_embeddings(self) -> Model | None:
         """A model with a hasher fitted on stored embeddings; None if there are none."""
@@ -177,19 +177,19 @@ class _Reencoding:
                 for modality in MEDIA
                 if len(rows := some_embeddings(self._archive, record, str(modality), FIT_ROWS))
             }
-            encoder = self._engine.registry.embedders.named(name).encoder()
-            card = self._engine.registry.load(record).card
+            encoder = self._local.registry.embedders.named(name).encoder()
+            card = self._local.registry.load(record).card
             if any(card.towers.get(m) != encoder.digests.get(Modality(m)) for m in sample):
                 continue
             saved = fitted_model(encoder, self._spec.wanted_bits, sample, self._spec.hasher)
-            return self._engine.registry.register(saved, pending=True)
+            return self._local.registry.register(saved, pending=True)
         return None
 
     def _fitted_on_media(self) -> Model | None:
         """Fit a model on the first media, and code all with it; None if cancelled."""
         if self._spec.model not in CATALOGUE:
             raise ModelNotFoundError(f"there is no model '{self._spec.model}'", field="model")
-        embedder = self._engine.registry.embedders.named(self._spec.model)
+        embedder = self._local.registry.embedders.named(self._spec.model)
         kinds = [str(m) for m in MEDIA if m in embedder.encoder().modalities]
         any_model = self._archive.model_records()[0].digest
         names = [
@@ -204,7 +204,7 @@ class _Reencoding:
             if self._control.cancelled():
                 return None
             raise nothing_usable("the archive's media", self._report)
-        model = self._engine.registry.register(saved, pending=True)
+        model = self._local.registry.register(saved, pending=True)
         self._announce(model)
         self._store(model, stream)
         return model
@@ -240,7 +240,7 @@ class _Reencoding:
         for record in self._archive.registered():
             if record.digest == model.digest or not has_embeddings(self._archive, record):
                 continue
-            shared = _shared_towers(self._engine.registry.load(record), model)
+            shared = _shared_towers(self._local.registry.load(record), model)
             names = lacking(self._archive, model.digest, shared) if shared else []
             for begin in range(0, len(names), EMBEDDINGS_PER_COMMIT):
                 if self._control.cancelled():

@@ -95,8 +95,8 @@ def _run(spec: JobSpec, control: JobControl, embedders: Embedders) -> JobReport:
     if spec.kind == "reencode":
         from bittern.service.jobs.reencode import reencode
 
-        with _opened_engine(spec, (), embedders, control) as engine:
-            return reencode(spec, engine, control)
+        with _opened(spec, (), embedders, control) as local:
+            return reencode(spec, local, control)
     source = read_source(spec.source, spec.reading)
     with counting(source, control.report), _workers(spec) as workers:
         control = replace(control, fetch=source.fetch, workers=workers)
@@ -111,12 +111,12 @@ def _run(spec: JobSpec, control: JobControl, embedders: Embedders) -> JobReport:
                 job={"source": spec.source, "reading": reading},
                 embedders=embedders,
             )
-        with _opened_engine(spec, source, embedders, control) as engine:
-            return index_source(engine, source, spec, control)
+        with _opened(spec, source, embedders, control) as local:
+            return index_source(local, source, spec, control)
 
 
 @contextmanager
-def _opened_engine(
+def _opened(
     spec: JobSpec, source: Iterable[Entry], embedders: Embedders, control: JobControl
 ) -> Iterator[LocalArchive]:
     """The archive of a job, open for writing; created for ``index``."""

@@ -241,30 +241,30 @@ class Jobs:
         return cls(JobQueue({}, refuse), AllowedFolders({}))
 
     @classmethod
-    def of(cls, engines: Mapping[str, LocalArchive], allowed: AllowedFolders) -> Jobs:
+    def of(cls, archives: Mapping[str, LocalArchive], allowed: AllowedFolders) -> Jobs:
         """Jobs of these archives; queued ones start at once.
 
         Args:
-            engines: by the archive's name, open for writing.
+            archives: by the archive's name, open for writing.
             allowed: the folders that they may read.
         """
         from bittern.service.jobs.indexing import JobControl, index_source
         from bittern.service.jobs.run import counting, judged
 
         def run(record: JobRecord, on_progress: OnProgress, cancelled: Cancelled) -> JobReport:
-            engine = engines[record.archive]
+            local = archives[record.archive]
             # Checked again: the record may be another server's.
-            check_model_name(record.spec.model, {model.name for model in engine.models()})
+            check_model_name(record.spec.model, {model.name for model in local.models()})
             source = allowed.source(record.spec.source, record.spec.reading)
             report = JobReport()
             with counting(source, report):
                 # Without `fetch`: a call must not make the server fetch addresses.
                 control = JobControl(on_progress, cancelled, report)
-                return judged(record.spec, index_source(engine, source, record.spec, control))
+                return judged(record.spec, index_source(local, source, record.spec, control))
 
         def ready(record: JobRecord) -> bool:
             """A job waits while its folder is not allowed."""
             return allowed.allows(record.spec.source)
 
-        folders = {name: engine.archive.path / "jobs" for name, engine in engines.items()}
+        folders = {name: local.archive.path / "jobs" for name, local in archives.items()}
         return cls(JobQueue(folders, run, ready), allowed)

@@ -24,7 +24,7 @@ def test_without_a_model_new_media_are_coded_by_the_one_that_is_searched(
 ) -> None:
     toy_model(encoder, bits=32).save(tmp_path / "toy32")
     spec = JobSpec("reencode", "archive", model=str(tmp_path / "toy32"), drop_old=drop_old)
-    reencode(spec, engine=engine)
+    reencode(spec, local=engine)
     (media / "new.png").write_bytes(picture("blue"))
     report = index_source(engine, read_source(media).entries, IndexOptions())
     assert (report.model, report.items[AddStatus.ADDED]) == ("toy-32", 1)
@@ -37,7 +37,7 @@ def test_a_model_that_was_replaced_is_refused_with_the_one_that_is_searched(
     engine: LocalArchive, media: Path, tmp_path: Path, encoder: ToyEncoder, options: IndexOptions
 ) -> None:
     toy_model(encoder, bits=32).save(tmp_path / "toy32")
-    reencode(JobSpec("reencode", "archive", model=str(tmp_path / "toy32")), engine=engine)
+    reencode(JobSpec("reencode", "archive", model=str(tmp_path / "toy32")), local=engine)
     for named in (options, IndexOptions(model="toy-64")):
         with pytest.raises(PreconditionError, match=r"searches use toy-32.*bittern reencode"):
             index_source(engine, read_source(media).entries, named)

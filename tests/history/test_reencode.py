@@ -59,7 +59,7 @@ def test_everything_is_coded_anew_and_the_new_model_answers(
     engine: LocalArchive, spec: JobSpec
 ) -> None:
     before = [(o.row, o.id, o.metadata) for o in engine.list()]
-    report = reencode(spec, engine=engine)
+    report = reencode(spec, local=engine)
     assert report.state == "done"
     assert report.items[AddStatus.ADDED] == report.total == 7
     assert states(engine) == [("toy-32", "ready"), ("toy-64", "retired")]
@@ -72,7 +72,7 @@ def test_everything_is_coded_anew_and_the_new_model_answers(
 def test_codes_are_those_of_an_archive_made_with_the_new_model(
     engine: LocalArchive, spec: JobSpec, media: Path, tmp_path: Path, encoder: ToyEncoder
 ) -> None:
-    reencode(spec, engine=engine)
+    reencode(spec, local=engine)
     with Archive.create(tmp_path / "fresh") as made:
         fresh = LocalArchive(made, load_encoder=lambda name: encoder)
         index_source(fresh, read_source(media).entries, IndexOptions(model=spec.model))
@@ -102,10 +102,10 @@ def test_a_job_that_was_stopped_goes_on_with_what_is_missing(
     assert stopped.state == "stopped"
     assert states(engine) == [("toy-64", "ready"), ("toy-32", "pending")]
     assert best(engine)[0] == "toy-64"
-    done = reencode(small, engine=engine)
+    done = reencode(small, local=engine)
     assert done.state == "done"
     assert stopped.done + done.done == 7
-    again = reencode(small, engine=engine)
+    again = reencode(small, local=engine)
     assert (again.state, again.done) == ("done", 0)
     assert "already" in again.warnings[0]
 
@@ -115,13 +115,13 @@ def test_media_that_are_gone_or_changed_keep_the_old_model(
 ) -> None:
     (media / "red.png").unlink()
     (media / "green.png").write_bytes(picture("blue"))
-    report = reencode(spec, engine=engine)
+    report = reencode(spec, local=engine)
     assert report.state == "failed"
     assert report.error.startswith("2 media")
     reasons = {failure.occurrence_id: failure.reason for failure in report.failures}
     assert reasons == {"red.png": "SOURCE_NOT_FOUND", "green.png": "MEDIA_CHANGED"}
     assert best(engine)[0] == "toy-64"
-    allowed = reencode(replace(spec, allow_missing=True), engine=engine)
+    allowed = reencode(replace(spec, allow_missing=True), local=engine)
     assert allowed.state == "done"
     assert best(engine)[0] == "toy-32"
 
@@ -131,7 +131,7 @@ def test_media_that_were_moved_are_found_where_they_are_now(
 ) -> None:
     media.rename(tmp_path / "moved")
     moved = replace(spec.reading, media=str(tmp_path / "moved"))
-    assert reencode(replace(spec, reading=moved), engine=engine).state == "done"
+    assert reencode(replace(spec, reading=moved), local=engine).state == "done"
 
 
 def test_stored_embeddings_spare_the_media(
@@ -145,11 +145,11 @@ def test_stored_embeddings_spare_the_media(
     spec = JobSpec(
         "reencode", str(empty.archive.path), model=str(tmp_path / "toy32"), drop_old=True
     )
-    assert reencode(spec, engine=empty).state == "done"
+    assert reencode(spec, local=empty).state == "done"
     assert encoder.batches == []
     assert best(empty) == ("toy-32", "blue.png")
     back = replace(spec, model=str(options.model), drop_old=False)
-    assert reencode(back, engine=empty).state == "done"
+    assert reencode(back, local=empty).state == "done"
     assert states(empty) == [("toy-64", "ready"), ("toy-32", "retired")]
     assert best(empty) == ("toy-64", "blue.png")
 
@@ -158,7 +158,7 @@ def test_the_old_model_is_dropped_with_its_codes_and_files(
     engine: LocalArchive, spec: JobSpec
 ) -> None:
     old = engine.registry.find()
-    report = reencode(replace(spec, drop_old=True), engine=engine)
+    report = reencode(replace(spec, drop_old=True), local=engine)
     assert report.state == "done"
     assert states(engine) == [("toy-32", "ready")]
     assert not (engine.archive.path / "models" / old.digest).exists()
@@ -178,7 +178,7 @@ def test_only_the_model_that_is_replaced_is_dropped_and_named_with_its_rows(
 ) -> None:
     second = IndexOptions(model=saved(tmp_path, encoder, 128))
     index_source(engine, read_source(media).entries, second)
-    reencode(replace(spec, model=saved(tmp_path, encoder, 16)), engine=engine)
+    reencode(replace(spec, model=saved(tmp_path, encoder, 16)), local=engine)
     assert states(engine) == [("toy-16", "ready"), ("toy-64", "retired"), ("toy-128", "ready")]
     notes: list[str] = []
     drop = replace(spec, drop_old=True)
@@ -190,15 +190,15 @@ def test_only_the_model_that_is_replaced_is_dropped_and_named_with_its_rows(
         f"to be dropped with its codes, once toy-32 has coded all: toy-16 ({rows} rows)",
         f"dropped with its codes: toy-16 ({rows} rows)",
     ]
-    assert reencode(drop, engine=engine).notes == []
+    assert reencode(drop, local=engine).notes == []
     assert states(engine) == left
 
 
 def test_what_a_model_has_replaced_can_be_dropped_later(
     engine: LocalArchive, spec: JobSpec
 ) -> None:
-    reencode(spec, engine=engine)
-    reencode(replace(spec, drop_old=True), engine=engine)
+    reencode(spec, local=engine)
+    reencode(replace(spec, drop_old=True), local=engine)
     assert states(engine) == [("toy-32", "ready")]
 
 
@@ -206,7 +206,7 @@ def test_a_snapshot_keeps_the_model_that_was_dropped_and_brings_it_back(
     engine: LocalArchive, spec: JobSpec
 ) -> None:
     engine.archive.take_snapshot("before")
-    reencode(replace(spec, drop_old=True), engine=engine)
+    reencode(replace(spec, drop_old=True), local=engine)
     with Archive.open(engine.archive.path, snapshot="before") as then:
         assert [record.name for record in then.model_records()] == ["toy-64"]
     engine.archive.restore("before")
@@ -232,9 +232,9 @@ def test_windows_that_only_the_old_model_had_go_with_it(
     spec = JobSpec("reencode", str(engine.archive.path), model=str(tmp_path / "halves"))
     with Archive.open(engine.archive.path, write=True) as archive:
         other = LocalArchive(archive, load_encoder=lambda name: halves)
-        assert reencode(spec, engine=other).state == "done"
+        assert reencode(spec, local=other).state == "done"
         both = len(archive.rows("modality = 'audio'"))
-        assert reencode(replace(spec, drop_old=True), engine=other).state == "done"
+        assert reencode(replace(spec, drop_old=True), local=other).state == "done"
         left = len(archive.rows("modality = 'audio'"))
         assert left == 2 * windows
         assert both == windows + left
@@ -247,7 +247,7 @@ def test_readers_notice_the_switch_without_being_opened_again(
     with Archive.open(engine.archive.path) as opened:
         served = LocalArchive(opened, load_encoder=lambda name: encoder)
         assert best(served)[0] == "toy-64"
-        reencode(replace(spec, drop_old=True), engine=engine)
+        reencode(replace(spec, drop_old=True), local=engine)
         assert best(served) == ("toy-32", "blue.png")
 
 
@@ -259,7 +259,7 @@ def test_earlier_versions_refuse_an_archive_only_while_a_model_is_pending(
         earlier.setattr(folder, "FORMAT_VERSION", 1)
         with pytest.raises(ArchiveVersionError):
             Archive.open(engine.archive.path)
-    reencode(spec, engine=engine)
+    reencode(spec, local=engine)
     monkeypatch.setattr(folder, "FORMAT_VERSION", 1)
     with Archive.open(engine.archive.path) as opened:
         assert len(opened.model_records()) == 2
@@ -287,7 +287,7 @@ def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_co
             killer.watch(Store, "append", "merge", "delete", "add_columns", "drop_columns")
             try:
                 with Archive.open(path, write=True) as archive:
-                    reencode(spec, engine=LocalArchive(archive, load_encoder=lambda name: encoder))
+                    reencode(spec, local=LocalArchive(archive, load_encoder=lambda name: encoder))
                 break
             except KilledError:
                 pass
@@ -356,7 +356,7 @@ def test_windows_that_only_the_given_up_model_had_go_with_it(
         other = LocalArchive(archive, load_encoder=lambda name: halves)
         for path_of in (media / "red.png", media / "green.png"):
             path_of.unlink()  # so that there is no switch
-        assert reencode(job, engine=other).state == "failed"
+        assert reencode(job, local=other).state == "failed"
         assert len(archive.rows()) > len(before["observations"])
         assert give_up(archive, job.model) is not None
         assert state(archive) == before
