@@ -27,14 +27,12 @@ class Writer:
     Attributes:
         name: for ``--format``.
         suffix: of its files.
-        title: for users.
         chunks: the bytes of the file, in chunks of about a batch.
         codes: whether it needs codes.
     """
 
     name: str
     suffix: str
-    title: str
     chunks: Callable[[ExportRows], Iterator[bytes]]
     codes: bool = False
 
@@ -295,23 +293,12 @@ FOLDER = "folder"
 WRITERS: Mapping[str, Writer] = {
     writer.name: writer
     for writer in (
-        Writer("csv", ".csv", "CSV under Darwin Core names", csv_chunks),
-        Writer(
-            "parquet",
-            ".parquet",
-            "Parquet, with the codes of the archive's first model",
-            parquet_chunks,
-            codes=True,
-        ),
-        Writer("jsonl", ".jsonl", "JSON Lines", json_lines_chunks),
-        Writer("geojson", ".geojson", "GeoJSON", geojson_chunks),
-        Writer("raven", ".txt", "Raven selection table (windows of recordings)", raven_chunks),
-        Writer(
-            "ids",
-            ".txt",
-            "iNaturalist observation numbers, one per line",
-            inaturalist_id_chunks,
-        ),
+        Writer("csv", ".csv", csv_chunks),
+        Writer("parquet", ".parquet", parquet_chunks, codes=True),
+        Writer("jsonl", ".jsonl", json_lines_chunks),
+        Writer("geojson", ".geojson", geojson_chunks),
+        Writer("raven", ".txt", raven_chunks),
+        Writer("ids", ".txt", inaturalist_id_chunks),
     )
 }
 """By name."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AliasChoices, Field
 
@@ -170,16 +170,18 @@ class Reader(NamedTuple):
 
     Attributes:
         name: what follows ``--format``.
-        title: for people.
         recognises: whether a path looks like one, at a glance.
         entries: lists it lazily; raises a `ManifestError` or `SourceNotFoundError` where it is
             unusable as a whole.
+        form: what its path must be; a pattern may also name several files.
+        remote_entries: lists one at an address, likewise; None if it must be on this machine.
     """
 
     name: str
-    title: str
     recognises: Callable[[Path], bool]
     entries: Callable[[Path, SourceOptions], Iterator[Listed]]
+    form: Literal["file", "folder", "either", "pattern"] = "either"
+    remote_entries: Callable[[str, SourceOptions], Iterator[Listed]] | None = None
 
 
 def failed(name: str, position: str, error: BitternError) -> Listed:

@@ -126,6 +126,7 @@ def folder_entries(folder: Path, options: SourceOptions) -> Iterator[Listed]:
 
 def remote_folder_entries(address: str, options: SourceOptions) -> Iterator[Listed]:
     """As `folder_entries`, for a folder at an address that the operator gave."""
+    address = address.rstrip("/")
     system, root = system_of(address)
     is_http = address.lower().startswith(("http://", "https://"))
 

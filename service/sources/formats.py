@@ -28,55 +28,26 @@ from bittern.service.sources.inaturalist_export import (
 )
 from bittern.service.sources.inaturalist_open_data import is_open_data, open_data_entries
 from bittern.service.sources.manifest import (
-    MANIFEST_SUFFIXES,
+    is_manifest,
     manifest_entries,
-    table_entries,
+    remote_manifest_entries,
 )
-from bittern.service.sources.tables import Table
-from bittern.service.sources.tar import (
-    TAR_SUFFIXES,
-    is_shards,
-    remote_shard_entries,
-    shard_entries,
-)
+from bittern.service.sources.tar import is_shards, is_tar, remote_shard_entries, shard_entries
 from bittern.service.sources.xeno_canto import is_xeno_canto, xeno_canto_entries
 
 READERS: tuple[Reader, ...] = (
     # The first that recognises a path reads it: special formats come before general ones.
-    Reader("camtrap-dp", "a Camtrap DP package", is_camtrap, camtrap_entries),
-    Reader("coco", "COCO-style JSON: iNat, iNatSounds, camera traps", is_coco, coco_entries),
-    Reader("xeno-canto", "answers of xeno-canto's interface", is_xeno_canto, xeno_canto_entries),
-    Reader(
-        "darwin-core",
-        "a Darwin Core Archive or GBIF download: a zip, or the folder with its meta.xml",
-        is_darwin_core,
-        darwin_core_entries,
-    ),
-    Reader(
-        "inaturalist-open-data",
-        "a folder with iNaturalist's tables photos, observations, observers and taxa",
-        is_open_data,
-        open_data_entries,
-    ),
-    Reader(
-        "inaturalist",
-        "iNaturalist's export of observations: its CSV, or the zip around it",
-        is_inaturalist_export,
-        inaturalist_export_entries,
-    ),
-    Reader("tar", "tar shards in the layout of webdataset", is_shards, shard_entries),
-    Reader("folder", "a folder of media", Path.is_dir, folder_entries),
-    Reader(
-        "manifest",
-        "a CSV, tab-separated or Parquet file with a column `media`",
-        lambda path: path.suffix.lower() in MANIFEST_SUFFIXES,
-        manifest_entries,
-    ),
+    Reader("camtrap-dp", is_camtrap, camtrap_entries),
+    Reader("coco", is_coco, coco_entries, "file"),
+    Reader("xeno-canto", is_xeno_canto, xeno_canto_entries),
+    Reader("darwin-core", is_darwin_core, darwin_core_entries),
+    Reader("inaturalist-open-data", is_open_data, open_data_entries),
+    Reader("inaturalist", is_inaturalist_export, inaturalist_export_entries, "file"),
+    Reader("tar", is_shards, shard_entries, "pattern", remote_shard_entries),
+    Reader("folder", Path.is_dir, folder_entries, "folder", remote_folder_entries),
+    Reader("manifest", is_manifest, manifest_entries, "file", remote_manifest_entries),
 )
-
-REMOTE_FORMATS = ("folder", "manifest", "tar")
-_ONLY_FILES = frozenset({"coco", "inaturalist", "manifest"})
-_ONLY_FOLDERS = frozenset({"folder"})
+_BY_NAME = {reader.name: reader for reader in READERS}
 _PACKED = frozenset({".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst"})
 
 
@@ -96,9 +67,9 @@ def read_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
     """
     options = options or SourceOptions()
     check_prefixes(options.fetch)
-    if options.format is not None and options.format not in (names := [r.name for r in READERS]):
+    if options.format is not None and options.format not in _BY_NAME:
         raise ManifestError(
-            f"unknown format '{options.format}'; the formats are {', '.join(names)}",
+            f"unknown format '{options.format}'; the formats are {', '.join(_BY_NAME)}",
             field="format",
         )
     if isinstance(path, str) and path.lower().startswith("file://"):
@@ -129,19 +100,18 @@ def _named_folder(folder: str) -> list[str]:
 
 def _local_source(path: Path, options: SourceOptions) -> Source:
     if options.format is not None:
-        reader = next(each for each in READERS if each.name == options.format)
+        reader: Reader | None = _BY_NAME[options.format]
     else:
-        reader = next((each for each in READERS if each.recognises(path)), None)  # type: ignore[assignment]
-    several = "tar" in (reader.name if reader else "") and set(path.name) & set("*?[{")
-    if not several and options.format in (None, "folder"):
-        chosen = folder_and_glob(path)
+        reader = next((each for each in READERS if each.recognises(path)), None)
+    if reader is None or reader.form != "pattern" or not set(path.name) & set("*?[{"):
+        chosen = folder_and_glob(path) if options.format in (None, "folder") else None
         if chosen is not None:
             return _chosen(*chosen, options)
-    if not path.exists() and not several:
-        raise SourceNotFoundError(f"there is no folder or manifest at {path}", field="source")
-    if not several:
+        if not path.exists():
+            raise SourceNotFoundError(f"there is no folder or manifest at {path}", field="source")
         _check_form(path, reader)
-    assert reader is not None
+    if reader is None:
+        raise _unknown(path)
     return Source(path, reader.name, partial(reader.entries, path, options))
 
 
@@ -191,45 +161,35 @@ def _remote_source(address: str, options: SourceOptions) -> Source:
         InvalidInputError: an unreadable kind of address.
     """
     path = Path(urlsplit(address).path)
-    found = options.format
-    if found is None:
-        is_tar = path.name.lower().endswith(TAR_SUFFIXES)
-        is_table = path.suffix.lower() in MANIFEST_SUFFIXES
-        found = "tar" if is_tar else "manifest" if is_table else "folder"
-    if found not in REMOTE_FORMATS:
+    detected = "tar" if is_tar(path.name) else "manifest" if is_manifest(path) else "folder"
+    name = options.format or detected
+    entries = _BY_NAME[name].remote_entries
+    if entries is None:
+        remote = ", ".join(reader.name for reader in READERS if reader.remote_entries)
         raise ManifestError(
-            f"'{found}' cannot be read from an address, only {', '.join(REMOTE_FORMATS)}; "
-            "copy it to this machine first",
+            f"'{name}' cannot be read from an address, only {remote}; copy it to this machine "
+            "first",
             field="format",
         )
-    if found == "folder":
-        listing = partial(remote_folder_entries, address.rstrip("/"), options)
-    elif found == "tar":
-        listing = partial(remote_shard_entries, address, options)
-    else:
-        listing = partial(table_entries, Table(path.name, address), options)
-    return Source(path, found, listing, address=address)
+    return Source(path, name, partial(entries, address, options), address=address)
 
 
 def _check_form(path: Path, reader: Reader | None) -> None:
-    """Refuse a path that does not fit the format, or any format if there is no reader.
+    """Refuse a path that does not fit the format.
 
     Raises:
-        ManifestError: a folder instead of a file, or the reverse; an empty file; a packed file, or
-            an unknown format.
+        ManifestError: a folder instead of a file, or the reverse; an empty file.
     """
-    name = reader.name if reader else ""
-    if path.is_dir() and name in _ONLY_FILES:
+    name, form = (reader.name, reader.form) if reader else ("", "")
+    if path.is_dir() and form == "file":
         raise ManifestError(
             f"{path} is a folder; the format {name} needs a file: give the file in it",
             field="source",
         )
-    if path.is_file() and name in _ONLY_FOLDERS:
+    if path.is_file() and form == "folder":
         raise ManifestError(f"{path} is a file; the format {name} needs a folder", field="source")
-    if path.is_file() and name != "tar" and not path.stat().st_size:
+    if path.is_file() and form != "pattern" and not path.stat().st_size:
         raise ManifestError(f"{path} is empty, a file of 0 bytes; copy it again", field="source")
-    if reader is None:
-        raise _unknown(path)
 
 
 def _unknown(path: Path) -> ManifestError:

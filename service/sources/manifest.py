@@ -33,13 +33,23 @@ _NOT_KEPT = _EXPORTED | {"media", "occurrenceID"}
 _TYPES = {"stillimage": "image", "image": "image", "sound": "audio", "audio": "audio"}
 
 
+def is_manifest(path: Path) -> bool:
+    """Whether the suffix of a path is that of a table."""
+    return path.suffix.lower() in MANIFEST_SUFFIXES
+
+
 def manifest_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
-    """The rows of a manifest; see `table_entries`."""
-    return table_entries(Table(path.name, path), options)
+    """The rows of a manifest on this machine; see `_entries`."""
+    return _entries(Table(path.name, path), options)
 
 
-def table_entries(table: Table, options: SourceOptions) -> Iterator[Listed]:
-    """The rows of a manifest, local or remote.
+def remote_manifest_entries(address: str, options: SourceOptions) -> Iterator[Listed]:
+    """The rows of a manifest at an address; see `_entries`."""
+    return _entries(Table(Path(urlsplit(address).path).name, address), options)
+
+
+def _entries(table: Table, options: SourceOptions) -> Iterator[Listed]:
+    """The rows of a manifest.
 
     `media` holds paths relative to the manifest (or to `options.media`), absolute paths, or
     addresses below `options.fetch`. `occurrenceID` is the item's id (default: the value of

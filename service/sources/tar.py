@@ -71,8 +71,8 @@ def is_shards(path: Path) -> bool:
     """Whether a path names tar files: one, several (``s-{000..012}.tar``), or a folder of them."""
     if path.is_dir():
         names = [each.name for each in islice(path.iterdir(), 1_000)]
-        return any(map(_is_tar, names)) and not any(modality_of_suffix(n) for n in names)
-    return _is_tar(path.name)
+        return any(map(is_tar, names)) and not any(modality_of_suffix(n) for n in names)
+    return is_tar(path.name)
 
 
 def shard_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
@@ -145,13 +145,14 @@ def expanded(pattern: str) -> list[str]:
     return ["".join(chosen) for chosen in product(*choices_of, [pattern[at:]])]
 
 
-def _is_tar(name: str) -> bool:
+def is_tar(name: str) -> bool:
+    """Whether a name ends like that of a tar file."""
     return name.lower().endswith(TAR_SUFFIXES)
 
 
 def _shards(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(each for each in path.iterdir() if _is_tar(each.name))
+        found = sorted(each for each in path.iterdir() if is_tar(each.name))
     elif path.exists() or not _MAGIC.search(str(path)):
         found = [path]
     else:
