@@ -1,28 +1,21 @@
-"""What a run comes to: results, with some queries shown with their hits.
-
-The shown queries are chosen by a rule, so that nobody can choose the flattering ones: in order of
-the main measure under the first headline system, ties by position, evenly from both ends and the
-middle.
-"""
+"""What a run comes to: the results of all tasks, put together."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bittern.benchmarks import machine
 from bittern.benchmarks.eval import aggregate
-from bittern.benchmarks.eval.aggregate import Line, Measured, named
-from bittern.benchmarks.eval.cells import CELLS, Cell, Ranked, Variant, read_cell
-from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
+from bittern.benchmarks.eval.aggregate import Line, Measured
+from bittern.benchmarks.eval.cells import CELLS, Cell, read_cell
+from bittern.benchmarks.eval.comparisons import comparisons_of
 from bittern.benchmarks.eval.jobs import Job
 from bittern.benchmarks.eval.measures import Measure, chance, measure
 from bittern.benchmarks.eval.measuring import depth_of
@@ -31,137 +24,13 @@ from bittern.benchmarks.eval.results import (
     ClassScore,
     GroupSummary,
     Results,
-    ShownHit,
     ShownQuery,
     TaskSummary,
 )
+from bittern.benchmarks.eval.showing import shown_queries
 from bittern.benchmarks.eval.spaces import Space
 from bittern.benchmarks.eval.suites import Suite
-from bittern.benchmarks.eval.tasks import TEXT, Task
-from bittern.files import replace_file
 from bittern.text import agreeing, counted
-from bittern.types import MediaItem
-
-QUERIES = 6
-HITS = 8
-_CAPTION = ("vernacularName", "scientificName", "label")
-_CREDIT = ("rightsHolder", "license")
-
-
-def chosen(values: NDArray[np.float64], count: int = QUERIES) -> list[int]:
-    """Numbers of the queries to show, best first.
-
-    Args:
-        values: float64 [q], of the main measure; NaN where it is undefined.
-        count: how many.
-    """
-    order = np.argsort(np.where(np.isnan(values), np.inf, -values), kind="stable")
-    if len(order) <= count:
-        return [int(q) for q in order]
-    third = count // 3
-    middle = len(order) // 2 - third // 2
-    picked = [*range(third), *range(middle, middle + third)]
-    picked += range(len(order) - (count - 2 * third), len(order))
-    return [int(order[position]) for position in dict.fromkeys(picked)]
-
-
-def shown_queries(
-    measured: Measured, line: Line, rows: EmbeddedRows, folder: Path
-) -> list[ShownQuery]:
-    """The chosen queries of a task with their top hits under one line's system.
-
-    Args:
-        measured: the task and its cell.
-        line: of the system.
-        rows: of the items.
-        folder: where media that are in no file of their own are put.
-    """
-    ranked = measured.cell.variants[Variant(line.row.metric, line.row.rerank)]
-    scene = _Scene(measured.task, ranked, rows, folder)
-    position = {name: number for number, name in enumerate(line.queries)}
-    values = np.array([line.values[position[name]] for name in measured.task.queries.ids])
-    return [scene.shown(query, float(values[query]), named(line.row)) for query in chosen(values)]
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """A task as one system ranks it."""
-
-    task: Task
-    ranked: Ranked
-    rows: EmbeddedRows
-    folder: Path
-
-    def shown(self, query: int, value: float, label: str) -> ShownQuery:
-        """One query with its hits."""
-        content = self.task.queries.contents[query]
-        words = "" if isinstance(content, MediaItem) else " / ".join(content)
-        right = set(self.task.relevance.of(query).tolist())
-        items = self.ranked.hits[query, :HITS].tolist()
-        return ShownQuery(
-            task=self.task.name,
-            query=self.task.queries.ids[query],
-            text=words or _caption(content),
-            media=_path(content, self.folder),
-            label=label,
-            value=value,
-            relevant=len(right),
-            hits=[
-                self._hit(query, rank, item, item in right)
-                for rank, item in enumerate(items, start=1)
-                if item >= 0
-            ],
-        )
-
-    def _hit(self, query: int, rank: int, item: int, relevant: bool) -> ShownHit:
-        items = self.task.items
-        content = items.contents[item]
-        row = int(self.ranked.rows[query, rank - 1])
-        start, end = self.rows.spans[row].tolist() if row >= 0 else (np.nan, np.nan)
-        return ShownHit(
-            rank=rank,
-            id=items.ids[item],
-            relevant=relevant,
-            distance=float(self.ranked.distances[query, rank - 1]),
-            modality=items.modality,
-            media=_path(content, self.folder),
-            text=content if items.modality == TEXT and isinstance(content, str) else "",
-            start_s=None if np.isnan(start) else start,
-            end_s=None if np.isnan(end) else end,
-            caption=_caption(content),
-            credit=_credit(content),
-        )
-
-
-def _path(content: Any, folder: Path) -> str:
-    """The file of a photograph or recording; of one in memory, a file that is made of it."""
-    if not isinstance(content, MediaItem):
-        return ""
-    if content.path or content.data is None:
-        return str(content.path or "")
-    name = hashlib.sha256(content.data).hexdigest()[:16] + Path(content.media).suffix[:8]
-    if not (folder / name).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / name, content.data)
-    return str(folder / name)
-
-
-def _metadata(content: Any) -> Mapping[str, Any]:
-    return content.metadata if isinstance(content, MediaItem) else {}
-
-
-def _joined(metadata: Mapping[str, Any], names: Sequence[str]) -> str:
-    words = [str(metadata[name]) for name in names if metadata.get(name)]
-    return " · ".join(dict.fromkeys(words))
-
-
-def _caption(content: Any) -> str:
-    return _joined(_metadata(content), _CAPTION)
-
-
-def _credit(content: Any) -> str:
-    return _joined(_metadata(content), _CREDIT)
-
 
 UNKNOWN = (
     "What encoders and saved models were trained on is not known here: where they saw the items or "
@@ -235,8 +104,12 @@ def results_of(
         done: all that was measured; each task's random splits in order.
         begun: when and how it began.
     """
-    lines = _lines(done, request.protocol.seed)
+    repeats: dict[tuple[str, str], list[Done]] = {}
+    for one in done:
+        repeats.setdefault((one.job.task.name, one.job.space.name), []).append(one)
+    lines = [line for splits in repeats.values() for line in _lines(splits, request.protocol.seed)]
     jobs = [one.job for one in done]
+    spaces = {job.space.name: job.space for job in jobs}
     measures = list(dict.fromkeys(name for one in done for name in one.measures))
     return Results(
         suite=suite.name,
@@ -244,12 +117,12 @@ def results_of(
         command=begun.command,
         protocol=_protocol(request, measures),
         measures=measures,
-        models=[about for space in _spaces(jobs) for about in _about(space)],
+        models=[about for space in spaces.values() for about in _about(space)],
         digests={f"{job.space.name}: {job.name}": job.digest for job in jobs},
         machine=_machine(begun, done),
-        tasks=_summaries(done, request),
+        tasks=[_summary(splits, request) for splits in repeats.values()],
         rows=[line.row for line in lines],
-        comparisons=aggregate.comparisons_of(lines, request.protocol.seed),
+        comparisons=comparisons_of(lines, request.protocol.seed),
         classes=_classes(lines, jobs),
         shown=_shown(lines, done, request.out),
         notes=[
@@ -274,31 +147,32 @@ def _sentences(left_out: Iterable[LeftOut], what: str) -> list[str]:
     return sentences
 
 
-def _lines(done: Sequence[Done], seed: int) -> list[Line]:
-    together: dict[tuple[Any, ...], list[Measured]] = {}
-    measures = {one.job.task.name: one.measures for one in done}
-    for one in done:
+def _lines(splits: Sequence[Done], seed: int) -> list[Line]:
+    """The lines of a task in a space, over its random splits."""
+    together: dict[tuple[str, int | None], list[Measured]] = {}
+    for one in splits:
         for cell in one.cells.values():
-            key = (one.job.task.name, one.job.space.name, cell.about["system"], cell.about["bits"])
+            key = (cell.about["system"], cell.about["bits"])
             together.setdefault(key, []).append(Measured(one.job.task, cell))
     return [
         line
-        for (task, *_), repeats in together.items()
-        for line in aggregate.lines_of(repeats, measures[task], seed)
+        for measured in together.values()
+        for line in aggregate.lines_of(measured, splits[0].measures, seed)
     ]
 
 
 def _classes(lines: Sequence[Line], jobs: Sequence[Job]) -> list[ClassScore]:
     """Per class, over the random splits in which it is in a group."""
     found = []
-    for task in _first_of_each(jobs):
+    first_of_each = {job.task.name: job.task for job in reversed(jobs)}
+    for task in first_of_each.values():
         groups = aggregate.groups_of([job.task for job in jobs if job.task.name == task.name])
         sizes = np.bincount(
             task.items.classes[task.items.classes >= 0], minlength=len(task.classes)
         )
         for group in groups[1:] or groups:
             shown = aggregate.headline(lines, task.name, group)
-            values = {aggregate.named(line.row): aggregate.by_class(line) for line in shown}
+            values = {line.row.name: aggregate.by_class(line) for line in shown}
             found += [
                 ClassScore(
                     task=task.name,
@@ -317,7 +191,14 @@ def _shown(lines: Sequence[Line], done: Sequence[Done], run: Path) -> list[Shown
     found = []
     for name in dict.fromkeys(one.job.task.name for one in done):
         for line in aggregate.headline(lines, name)[:1]:
-            one, key = _behind(line, done)
+            row = line.row
+            one, key = next(
+                (one, key)
+                for one in done
+                if (one.job.task.name, one.job.space.name) == (row.task, row.model)
+                for key, cell in one.cells.items()
+                if (cell.about["system"], cell.about["bits"]) == (row.system, row.bits)
+            )
             cell = read_cell(run / CELLS, key)
             if cell is not None:
                 measured = Measured(one.job.task, cell)
@@ -325,35 +206,8 @@ def _shown(lines: Sequence[Line], done: Sequence[Done], run: Path) -> list[Shown
     return found
 
 
-def _behind(line: Line, done: Sequence[Done]) -> tuple[Done, str]:
-    """What a line was measured on first, and the key of its cell."""
-    row = line.row
-    return next(
-        (one, key)
-        for one in done
-        if (one.job.task.name, one.job.space.name) == (row.task, row.model)
-        for key, cell in one.cells.items()
-        if (cell.about["system"], cell.about["bits"]) == (row.system, row.bits)
-    )
-
-
-def _first_of_each(jobs: Sequence[Job]) -> Iterator[Task]:
-    yield from {job.task.name: job.task for job in reversed(jobs)}.values()
-
-
-def _spaces(jobs: Sequence[Job]) -> Iterator[Space]:
-    yield from {job.space.name: job.space for job in jobs}.values()
-
-
-def _summaries(done: Sequence[Done], request: EvalRequest) -> list[TaskSummary]:
-    """One per task and model; of several random splits, that of the first."""
-    together: dict[tuple[str, str], list[Done]] = {}
-    for one in done:
-        together.setdefault((one.job.task.name, one.job.space.name), []).append(one)
-    return [_summary(repeats, request) for repeats in together.values()]
-
-
 def _summary(repeats: Sequence[Done], request: EvalRequest) -> TaskSummary:
+    """Of a task in a space; of several random splits, that of the first."""
     first = repeats[0]
     task, rows = first.job.task, first.job.vectors.rows
     depth = depth_of(task, rows, request, first.measures)
@@ -422,21 +276,18 @@ def _cut(name: str, depth: int | None) -> Measure:
     return measure(f"{whole.kind.stem}@{depth}")
 
 
-def _windows(space: Space) -> str:
-    """How recordings are cut for an encoder."""
-    cut = space.towers.windowing
-    if cut is None:
-        return ""
-    return f"{cut.window_s:g} s every {cut.hop_s:g} s, {cut.sample_rate} Hz, {cut.padding}"
-
-
 def _about(space: Space) -> list[dict[str, str]]:
+    """The encoder of a space, and its saved models."""
+    cut = space.towers.windowing
+    windows = ""
+    if cut is not None:
+        windows = f"{cut.window_s:g} s every {cut.hop_s:g} s, {cut.sample_rate} Hz, {cut.padding}"
     encoder = {
         "name": space.name,
         "kind": "encoder",
         "digest": ", ".join(f"{name} {digest}" for name, digest in space.digests.items()),
         "licence": space.licence,
-        "windows": _windows(space),
+        "windows": windows,
     }
     return [encoder] + [
         {
@@ -457,14 +308,11 @@ def _protocol(request: EvalRequest, measures: Sequence[str]) -> dict[str, Any]:
 
 
 def _machine(begun: Begun, done: Sequence[Done]) -> dict[str, Any]:
-    date = time.strftime("%Y-%m-%d", time.gmtime(begun.at))
-    seconds = round(time.time() - begun.at, 1)
+    cells = [cell.about for one in done for cell in one.cells.values()]
     return {
-        "date": date,
-        "seconds": seconds,
-        "revisions": sorted(
-            {cell.about["revision"] for one in done for cell in one.cells.values()}
-        ),
-        "measured_on": sorted({cell.about["cpu"] for one in done for cell in one.cells.values()}),
+        "date": time.strftime("%Y-%m-%d", time.gmtime(begun.at)),
+        "seconds": round(time.time() - begun.at, 1),
+        "revisions": sorted({about["revision"] for about in cells}),
+        "measured_on": sorted({about["cpu"] for about in cells}),
         **machine.describe(begun.load),
     }

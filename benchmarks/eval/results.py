@@ -76,6 +76,11 @@ class Row:
         again = f"top {self.rerank} by cosine" if self.rerank else ""
         return " ".join(part for part in (*parts, again) if part)
 
+    @property
+    def name(self) -> str:
+        """The label with its model."""
+        return f"{self.model}: {self.label}"
+
 
 @dataclass(frozen=True)
 class Comparison:

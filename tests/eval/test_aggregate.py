@@ -11,12 +11,11 @@ from bittern.benchmarks.eval.aggregate import (
     Line,
     Measured,
     by_class,
-    comparisons_of,
     headline,
     lines_of,
-    named,
 )
 from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
+from bittern.benchmarks.eval.comparisons import comparisons_of
 from bittern.benchmarks.eval.measures import TIES
 from bittern.benchmarks.eval.results import Row
 from bittern.benchmarks.eval.tasks import Classes, Items, QuerySet, Relevance, Task
@@ -165,7 +164,7 @@ def test_a_comparison_says_how_much_and_how_sure() -> None:
 
 def test_the_headline_is_fixed_and_not_chosen_by_its_figures() -> None:
     worse = a_line("learned", 256, "asymmetric", [0.1, 0.1, 0.1, 0.1])
-    assert [named(line.row) for line in headline([*LINES, worse], "t")] == [
+    assert [line.row.name for line in headline([*LINES, worse], "t")] == [
         "m: learned 256 asymmetric",
         "m: Hashing-Baseline 256 asymmetric",
         "m: float32 cosine",

@@ -7,8 +7,8 @@ import faiss
 import numpy as np
 import pytest
 
-from bittern.benchmarks.eval import measuring as search_time
-from bittern.benchmarks.eval.measuring import search_ms
+from bittern.benchmarks.eval import search_time
+from bittern.benchmarks.eval.search_time import search_ms
 from bittern.benchmarks.eval.systems.base import Fitted, Metric, Training
 from bittern.benchmarks.eval.systems.quantized import FittedQuantizer
 from bittern.benchmarks.eval.systems.selection import UNLABELLED

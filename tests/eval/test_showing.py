@@ -9,8 +9,8 @@ import numpy as np
 
 from bittern.benchmarks.eval.aggregate import Line, Measured
 from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
-from bittern.benchmarks.eval.outcome import chosen, shown_queries
 from bittern.benchmarks.eval.results import Row
+from bittern.benchmarks.eval.showing import chosen, shown_queries
 from bittern.types import MediaItem
 from tests.engine.toy import picture
 from tests.eval.test_windows import a_task, rows_of
