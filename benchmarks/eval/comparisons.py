@@ -10,8 +10,13 @@ from bittern.benchmarks.eval.aggregate import FLOAT, REFERENCE, Line
 from bittern.benchmarks.eval.results import Comparison, Row
 from bittern.benchmarks.eval.statistics import holm, paired
 
-FAMILIES = ("baseline", "float", "distance", "model")
-"""Questions that paired tests answer; see `comparisons_of`."""
+FAMILIES = {
+    "baseline": "codes and Hashing-Baseline of the same length",
+    "float": "codes and float vectors",
+    "distance": "asymmetric and symmetric distance to the same codes",
+    "model": "the same system over two models",
+}
+"""What each family of paired tests asks; see `comparisons_of`."""
 
 
 def comparisons_of(lines: Sequence[Line], seed: int) -> list[Comparison]:

@@ -251,3 +251,19 @@ class Results:
     classes: Sequence[ClassScore] = ()
     shown: Sequence[ShownQuery] = ()
     notes: Sequence[str] = field(default_factory=tuple)
+
+    def measures_of(self, task: str) -> list[str]:
+        """Names of the measures of a task, the main one first."""
+        own = [name for summary in self.tasks if summary.name == task for name in summary.measures]
+        return list(dict.fromkeys(own or self.measures))
+
+    def group_of(self, task: str, model: str, group: str) -> GroupSummary | None:
+        """What is known of a group of the queries."""
+        groups = (
+            one
+            for summary in self.tasks
+            if (summary.name, summary.model) == (task, model)
+            for one in summary.groups
+            if one.name == group
+        )
+        return next(groups, None)

@@ -10,11 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from bittern.benchmarks.eval.report import page as sections
 from bittern.benchmarks.eval.report import wording as w
 from bittern.benchmarks.eval.report import write_report
-from bittern.benchmarks.eval.report.page import page
-from bittern.benchmarks.eval.report.plots import draw
 from bittern.benchmarks.eval.results import Results, Row, Score, ShownHit, ShownQuery
 from tests.eval.example_results import PICTURES, SAMPLE, example_results
 from tests.eval.page_browser import CONTRASTS, SIZES, Seen, chromium, opened
@@ -204,19 +201,6 @@ def test_long_tables_are_folded_and_can_be_opened(seen: Seen) -> None:
     assert tables.first.is_visible()
     seen.unfold()
     assert seen.run("document.documentElement.scrollHeight") > 1.8 * short
-
-
-def test_limits_of_the_page_are_said_where_they_are_reached(
-    results: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("MOST_TASKS", "MOST_TABLES", "MOST_PLOTS"):
-        monkeypatch.setattr(sections, name, 1)
-
-    text = page(results, draw(results))
-
-    assert "This page shows 1 of 2 tasks; all are in results.md and results.csv." in text
-    assert "This page shows 1 of 6 tables" in text
-    assert "This page shows 1 of 8 plots; all are in plots/." in text
 
 
 def test_hits_are_marked_by_words_and_signs(seen: Seen, results: Results) -> None:

@@ -10,7 +10,8 @@ import xml.etree.ElementTree as Tree
 
 import pytest
 
-from bittern.benchmarks.eval.report.plots import COLOURS, Plot, draw, inline
+from bittern.benchmarks.eval.report.plots import Plot, draw
+from bittern.benchmarks.eval.report.svg import COLOURS, inline
 from bittern.benchmarks.eval.results import Results, Score
 from tests.eval.example_results import PICTURES, SOUNDS, example_results
 

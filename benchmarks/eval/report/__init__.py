@@ -1,10 +1,9 @@
 """The report of a run: JSON, CSV, Markdown, plots, and one page.
 
     writing     results.json and results.csv; writes all files
-    markdown    results.md, by the template results.md.jinja
-    plots       SVG
+    plots       what is drawn; svg: how it looks
     media       thumbnails and spectrograms of chosen queries and hits
-    page        index.html, by the templates page.html and parts.html
+    page        index.html and results.md, by templates
     abstract    the few figures at the top
     wording     numbers and methods in words
 

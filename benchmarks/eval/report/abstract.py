@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bittern.benchmarks.eval.report.wording import by_task_and_group
-from bittern.benchmarks.eval.results import GroupSummary, Results, Row, Score
+from bittern.benchmarks.eval.results import Results, Row, Score
 
 WANTED_BITS = (64, 256)
 MOST_LENGTHS, MOST_SYSTEMS, MOST_PARTS = 4, 12, 60
@@ -66,32 +66,12 @@ def abstract(results: Results) -> Abstract:
     drawn = found[:MOST_PARTS]
     return Abstract(
         lengths,
-        [_cut(block) for block in drawn],
+        [replace(block, systems=block.systems[:MOST_SYSTEMS]) for block in drawn],
         list(dict.fromkeys(block.measure for block in drawn)),
         (
             len(found) - len(drawn),
             max((len(block.systems) - MOST_SYSTEMS for block in drawn), default=0),
         ),
-    )
-
-
-def measures_of(results: Results, task: str) -> list[str]:
-    """Names of the measures of a task, the main one first."""
-    own = [name for summary in results.tasks if summary.name == task for name in summary.measures]
-    return list(dict.fromkeys(own or results.measures))
-
-
-def group_of(results: Results, task: str, model: str, group: str) -> GroupSummary | None:
-    """What is known of a part of the queries."""
-    return next(
-        (
-            g
-            for summary in results.tasks
-            if (summary.name, summary.model) == (task, model)
-            for g in summary.groups
-            if g.name == group
-        ),
-        None,
     )
 
 
@@ -131,11 +111,11 @@ def _nearest(lengths: set[int], bits: int) -> int:
 
 def _blocks(results: Results, kept: Sequence[Row], lengths: Sequence[int]) -> Iterator[Block]:
     for (task, group), rows in by_task_and_group(kept).items():
-        names = measures_of(results, task)
+        names = results.measures_of(task)
         if not names:
             continue
         for model, own in by_model(rows).items():
-            summary = group_of(results, task, model, group)
+            summary = results.group_of(task, model, group)
             floats = [row for row in own if row.bits is None and names[0] in row.figures]
             systems: dict[str, dict[int, Score]] = {}
             for row in own:
@@ -156,7 +136,3 @@ def _blocks(results: Results, kept: Sequence[Row], lengths: Sequence[int]) -> It
                     if set(at) & set(lengths)
                 ],
             )
-
-
-def _cut(block: Block) -> Block:
-    return Block(**{**vars(block), "systems": block.systems[:MOST_SYSTEMS]})

@@ -2,7 +2,7 @@
 
 `index.html` has tables, plots and chosen queries in one file that makes no request. A policy
 inside the page (Content-Security-Policy) forbids scripts and requests. Every word of the results
-is escaped by Jinja. The limits below bound the page's size, and the page says what they left out.
+is escaped by Jinja. The limits below bound the page's size, and the page says where they cut.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bittern.benchmarks.eval.report import media, wording
-from bittern.benchmarks.eval.report.abstract import abstract, measures_of
+from bittern.benchmarks.eval.report.abstract import abstract
 from bittern.benchmarks.eval.report.media import Shown
-from bittern.benchmarks.eval.report.plots import Plot, inline
+from bittern.benchmarks.eval.report.plots import Plot
+from bittern.benchmarks.eval.report.svg import inline
 from bittern.benchmarks.eval.report.wording import by_task_and_group, plain
 from bittern.benchmarks.eval.results import Results, Row
 from bittern.text import counted
 
-MOST_TABLES, MOST_ROWS, MOST_COMPARISONS, MOST_TASKS, MOST_PLOTS = 100, 400, 100, 50, 60
-MOST_NOTES, MOST_MODELS, MOST_LINES = 100, 50, 1000
-"""Notes of the run or of a task; models; lines of a table on how to repeat the run."""
+MOST_ROWS, MOST_COMPARISONS = 400, 100
 MOST_QUERIES, MOST_HITS = 24, 12
 MOST_MEDIA_BYTES = 8 * 2**20
 """All pictures of a page, as they are written into it."""
@@ -100,7 +99,6 @@ def page(results: Results, plots: Sequence[Plot]) -> str:
             limits={
                 "queries": MOST_QUERIES,
                 "hits": MOST_HITS,
-                "notes": MOST_NOTES,
                 "rows": MOST_ROWS,
                 "media_bytes": MOST_MEDIA_BYTES,
                 "open_queries": OPEN_QUERIES,
@@ -108,17 +106,16 @@ def page(results: Results, plots: Sequence[Plot]) -> str:
             all_models={row.model for row in results.rows},
             abstract=abstract(results),
             methods=wording.methods(results),
-            left_out=list(_left_out(results, plots)),
             sections=_sections(results, plots),
             mains=mains,
             pictures=_Pictures(),
             facts=list(_facts(results, mains)),
             repeat=[
-                ("Protocol", "protocol", wording.flat(results.protocol)[:MOST_LINES]),
-                ("Digests", "digests", wording.flat(results.digests)[:MOST_LINES]),
-                ("Machine and versions", "machine", wording.flat(results.machine)[:MOST_LINES]),
+                ("Protocol", "protocol", wording.flat(results.protocol)),
+                ("Digests", "digests", wording.flat(results.digests)),
+                ("Machine and versions", "machine", wording.flat(results.machine)),
             ],
-            models=[wording.flat(model)[:MOST_LINES] for model in results.models[:MOST_MODELS]],
+            models=[wording.flat(model) for model in results.models],
         )
     )
 
@@ -149,8 +146,9 @@ class _Pictures:
 
 
 def _sections(results: Results, plots: Sequence[Plot]) -> list[dict[str, Any]]:
-    """Tasks in the run's order, within the limits of this module, with their tables and plots."""
+    """Tasks in the run's order, with their tables and plots."""
     tables = by_task_and_group(results.rows)
+    names = dict.fromkeys([*(s.name for s in results.tasks), *(task for task, _ in tables)])
     sections: dict[str, dict[str, Any]] = {
         name: {
             "anchor": f"task-{number}",
@@ -160,13 +158,12 @@ def _sections(results: Results, plots: Sequence[Plot]) -> list[dict[str, Any]]:
             "folded_plots": [],
             "tables": [],
         }
-        for number, name in enumerate(_names(results)[:MOST_TASKS], 1)
+        for number, name in enumerate(names, 1)
     }
-    for number, ((task, _), rows) in enumerate(list(tables.items())[:MOST_TABLES], 1):
-        if task in sections:
-            table = _table(f"table-{number}", rows, results, MOST_COMPARISONS)
-            sections[task]["tables"].append(table)
-    for number, plot in enumerate(plots[:MOST_PLOTS], 1):
+    for number, ((task, _), rows) in enumerate(tables.items(), 1):
+        table = _table(f"table-{number}", rows, results, MOST_COMPARISONS)
+        sections[task]["tables"].append(table)
+    for number, plot in enumerate(plots, 1):
         if plot.task in sections:
             label = str(escape(f"Plot: {plot.title}. {plot.caption}"))
             # Markup: drawn by us; names inside it were escaped when it was written.
@@ -182,7 +179,7 @@ def _table(
     """One task and group: all systems, and comparisons (`most`) by the question of their family."""
     task, group = rows[0].task, rows[0].group
     alone = all(row.group == group for row in results.rows if row.task == task)
-    measures = measures_of(results, task)
+    measures = results.measures_of(task)
     splits = {s.model: s.splits for s in results.tasks if s.name == task}
     main = [row.figures[measures[0]] for row in rows if measures and measures[0] in row.figures]
     compared = [c for c in results.comparisons if (c.task, c.group) == (task, group)]
@@ -209,12 +206,6 @@ def _table(
     }
 
 
-def _names(results: Results) -> list[str]:
-    return list(
-        dict.fromkeys([*(s.name for s in results.tasks), *(row.task for row in results.rows)])
-    )
-
-
 def _facts(results: Results, mains: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Facts for the top of the page."""
     yield "Tasks", wording.amount(len(results.tasks))
@@ -227,27 +218,3 @@ def _facts(results: Results, mains: Mapping[str, str]) -> Iterator[tuple[str, st
         yield "Date", plain(date, 40)
     if results.shown:
         yield "Queries shown", wording.amount(min(len(results.shown), MOST_QUERIES))
-
-
-def _left_out(results: Results, plots: Sequence[Plot]) -> Iterator[str]:
-    """Sentences for every limit of this module that was reached."""
-    tables = (results.protocol, results.digests, results.machine)
-    notes = max((len(s.notes) for s in results.tasks), default=0)
-    left_out = max((len(s.left_out) for s in results.tasks), default=0)
-    for shown, known, things, where in (
-        (MOST_TASKS, len(_names(results)), "tasks", "results.md and results.csv"),
-        (MOST_TABLES, len(by_task_and_group(results.rows)), "tables", "results.md and results.csv"),
-        (MOST_PLOTS, len(plots), "plots", "plots/"),
-        (MOST_NOTES, len(results.notes), "notes of the run", "results.json"),
-        (MOST_NOTES, notes, "notes of a task", "results.json"),
-        (MOST_NOTES, left_out, "sentences on what a task leaves out", "results.json"),
-        (MOST_MODELS, len(results.models), "models", "results.json"),
-        (
-            MOST_LINES,
-            max(len(wording.flat(values)) for values in tables),
-            "lines of a table on how to repeat it",
-            "results.json",
-        ),
-    ):
-        if known > shown:
-            yield f"This page shows {shown:,} of {known:,} {things}; all are in {where}."

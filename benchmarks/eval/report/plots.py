@@ -1,38 +1,25 @@
-"""Plots of a run, as SVG whose text can be selected: the same results give the same bytes.
+"""Plots of a run, as SVG: the same results give the same bytes.
 
-Colours follow Okabe and Ito's palette for colour-blind readers ("Color Universal Design", 2008),
-darkened until each stands out on white; markers differ as well, so colour is never alone. A file
-has white paper, so that it reads wherever it is embedded; inside a page the paper is left out and
-the colours are the page's own, light or dark.
+Markers differ as well as colours, so colour is never alone.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bittern.benchmarks.eval.report.abstract import by_model, group_of, measures_of
+from bittern.benchmarks.eval.report.abstract import by_model
+from bittern.benchmarks.eval.report.svg import COLOURS, MUTED, empty_figure, written
 from bittern.benchmarks.eval.report.wording import amount, by_task_and_group, plain, without_model
 from bittern.benchmarks.eval.results import ClassScore, Results, Row, Score
 from bittern.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-PAPER, INK, MUTED, GRID = "#fffffe", "#1d262b", "#55626a", "#dde2e5"
-COLOURS = (
-    "#0067a3", "#bd4b00", "#00785a", "#a63d7c", "#8f6400", "#5c48a8", "#565d61", "#7d4a2d",
-    "#b3261e", "#4d6b10",
-)  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "*", "<", ">", "h")
-WIDTH = 7.6
-"""Inches."""
 MOST_LINES, MOST_BARS = 10, 8
 """Of systems; with more than so many, only the last point of each has its interval."""
 MOST_SYSTEMS = 14
@@ -50,38 +37,6 @@ _LOOKS: tuple[dict[str, Any], ...] = (
     {"color": COLOURS[1], "marker": "D", "markerfacecolor": "none", "markeredgewidth": 1.4},
 )
 _DASHED, _DOTTED = (0, (5, 3)), (0, (1, 2))
-_FONT, _LIKE_IT = "DejaVu Sans", "Verdana, Arial, sans-serif"
-_SETTINGS: dict[str, Any] = {
-    "svg.hashsalt": "bittern",
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.family": _FONT,
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.use_mathtext": False,
-    "axes.unicode_minus": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "figure.facecolor": PAPER,
-    "savefig.facecolor": PAPER,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 5,
-}
-_TAG = re.compile(r"<[^<>]*>")
-_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "none"} | {
-    colour: f"var(--series-{number})" for number, colour in enumerate(COLOURS)
-}
 
 
 @dataclass(frozen=True)
@@ -113,13 +68,13 @@ def draw(results: Results) -> list[Plot]:
 def _plots(results: Results) -> Iterator[Plot]:
     tables = by_task_and_group(results.rows)
     for task in dict.fromkeys(name for name, _ in tables):
-        measures = measures_of(results, task)
+        measures = results.measures_of(task)
         if not measures:
             continue
         group = "all" if (task, "all") in tables else next(g for t, g in tables if t == task)
         models = by_model(tables[task, group])
         for model, rows in models.items():
-            summary = group_of(results, task, model, group)
+            summary = results.group_of(task, model, group)
             chance = summary.chance if summary else None
             for against in ("bytes", "time"):
                 shown = model if len(models) > 1 else ""
@@ -130,57 +85,10 @@ def _plots(results: Results) -> Iterator[Plot]:
                 for (t, g), rows in tables.items()
                 if t == task
             }
-            chances = {g: found.chance for g in own if (found := group_of(results, task, model, g))}
+            chances = {g: found.chance for g in own if (found := results.group_of(task, model, g))}
             yield from _groups(own, measures[0], chances, model if len(models) > 1 else "")
         classes = [c for c in results.classes if c.task == task]
         yield from _classes(classes, measures[0], {row.model for row in results.rows})
-
-
-@contextmanager
-def _figure(height: float) -> Iterator[Figure]:
-    """An empty figure, `height` in inches; leave the block only when it is written."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        settings: Any = matplotlib.rcParams
-        settings.update(_SETTINGS)
-        figure = Figure(figsize=(WIDTH, height))
-        FigureCanvasAgg(figure)
-        yield figure
-
-
-def written(figure: Figure) -> str:
-    """The figure as an SVG file."""
-    data = io.BytesIO()
-    nothing: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(data, format="svg", metadata=nothing)
-    return data.getvalue().decode("utf-8").replace(f"'{_FONT}'", f"'{_FONT}', {_LIKE_IT}")
-
-
-def inline(svg: str, prefix: str, label: str) -> str:
-    """The same as an element of a page: its ids are its own, its colours the page's.
-
-    Args:
-        svg: of `written`.
-        prefix: distinguishes it on its page; letters and digits.
-        label: what a screen reader says; already escaped for an attribute.
-    """
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<style[^>]*>[^<]*</style>", "", body, count=1)
-
-    def within(tag: re.Match[str]) -> str:
-        text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", tag[0])
-        text = re.sub(r"font-family: [^;]*; ", "", text)
-        return re.sub(r"#[0-9a-f]{6}", lambda c: _VARIABLES.get(c[0], c[0]), text)
-
-    body = _TAG.sub(within, body)
-    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)
-    assert size is not None
-    opening = f'<svg role="img" aria-label="{label}" viewBox="0 0 {size[1]} {size[2]}">'
-    return re.sub(r"<svg[^>]*>", lambda _: opening, body, count=1)
 
 
 # Quality against bytes per item, or milliseconds per search
@@ -250,7 +158,7 @@ def _cost(row: Row, against: str) -> float:
 
 def _drawn_quality(lines: Sequence[_Line], measure: str, against: str, chance: float | None) -> str:
     height = max(4.0, 0.24 * len(lines) + 1.2)
-    with _figure(height) as figure:
+    with empty_figure(height) as figure:
         axes = figure.subplots()
         figure.subplots_adjust(left=0.085, right=0.68, bottom=0.56 / height, top=0.97)
         for line in lines:
@@ -370,7 +278,7 @@ def _drawn_groups(
     height = 0.27 * len(scores) + 1.1
     floats = scores.get(FLOAT)
     relative = floats is not None and all(f.expected > 0 for f in floats) and len(scores) > 1
-    with _figure(height) as figure:
+    with empty_figure(height) as figure:
         panels = figure.subplots(1, 2 if relative else 1, squeeze=False)[0]
         figure.subplots_adjust(
             left=0.25, right=0.975, bottom=0.55 / height, top=1 - 0.42 / height, wspace=0.06
@@ -452,7 +360,7 @@ def _classes(
 
 def _drawn_classes(classes: Sequence[ClassScore], labels: Sequence[str], measure: str) -> str:
     height = 0.22 * len(classes) + 1.6
-    with _figure(height) as figure:
+    with empty_figure(height) as figure:
         axes = figure.subplots()
         top = 1 - (0.2 + 0.24 * -(-len(labels) // 2)) / height
         figure.subplots_adjust(left=0.38, right=0.975, bottom=0.55 / height, top=top)

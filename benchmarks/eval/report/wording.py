@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from bittern.benchmarks.eval.comparisons import FAMILIES
 from bittern.benchmarks.eval.measures import measure
 from bittern.benchmarks.eval.results import Results, Row, Score, ShownHit
 from bittern.errors import InvalidInputError
@@ -159,13 +160,6 @@ def meaning(name: str) -> str:
 
 FEWEST = 30
 """With fewer independent queries, intervals and tests are called rough."""
-FAMILIES = {
-    "baseline": "codes and Hashing-Baseline of the same length",
-    "float": "codes and float vectors",
-    "distance": "asymmetric and symmetric distance to the same codes",
-    "model": "the same system over two models",
-}
-"""What each family of tests asks."""
 _VALUES = (
     "Each value is a mean over queries. Codes are short, so many items are equally far from a "
     "query, and how such ties fall says nothing about a system: values are the expectation over "
