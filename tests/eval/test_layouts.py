@@ -8,7 +8,7 @@ import pytest
 from bittern.benchmarks.eval.suites import base as layouts
 from bittern.benchmarks.eval.suites.base import DataFile, check_files, skipped_files
 from bittern.benchmarks.eval.suites.base import check_layout as check
-from bittern.benchmarks.eval.suites.readers import json_elements, table_rows
+from bittern.benchmarks.eval.suites.readers import SuiteFile
 from bittern.errors import LayoutError
 
 LIST = DataFile("list.json|in/list.json", "what there is", '"list.tar.gz" of the release', "5 MB")
@@ -73,7 +73,7 @@ def test_files_that_are_there_are_told_from_those_that_are_not(tmp_path: Path) -
     paths = ["a/1.jpg", "b/2.jpg", "c.jpg", "a/2.jpg", "nowhere/1.jpg", "b/3.jpg", "b/1.jpg"]
     there = check_files(tmp_path, paths, "skip", "images")
     assert there.tolist() == [True, False, True, True, False, False, True]
-    assert skipped_files(there, "images") == ["3 of 7 images are not there and were skipped"]
+    assert skipped_files(there, "images") == ["3 of 7 images are missing and were skipped"]
 
 
 def test_half_of_the_files_gone_is_told_with_numbers_and_a_way_out(tmp_path: Path) -> None:
@@ -82,13 +82,13 @@ def test_half_of_the_files_gone_is_told_with_numbers_and_a_way_out(tmp_path: Pat
     with pytest.raises(LayoutError) as refused:
         check_files(tmp_path, paths, "error", "images that list.json lists")
     told = str(refused.value)
-    assert "2,500 of 5,000 images that list.json lists are not there" in told
+    assert "2,500 of 5,000 images that list.json lists are missing" in told
     assert "the first: a/1.jpg, a/3.jpg, a/5.jpg; restore them" in told
     assert "--missing skip" in told
 
 
 def test_all_of_the_files_gone_cannot_be_skipped(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="not one of 2 images is there"):
+    with pytest.raises(LayoutError, match="none of 2 images exists"):
         check_files(tmp_path, ["a/1.jpg", "a/2.jpg"], "skip", "images")
 
 
@@ -133,7 +133,7 @@ def test_json_of_another_layout_is_refused_with_what_was_found(
     path = tmp_path / "list.json"
     path.write_text(content)
     with pytest.raises(LayoutError) as refused:
-        list(json_elements(path, ("a", "b"), "the release"))
+        list(SuiteFile(path, "the release").elements(("a", "b")))
     assert told in str(refused.value)
     assert "take it from the release" in str(refused.value)
 
@@ -141,7 +141,7 @@ def test_json_of_another_layout_is_refused_with_what_was_found(
 def test_elements_come_in_the_order_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "list.json"
     path.write_text('{"b": [{"id": 1}], "info": {}, "a": [{"id": 2}, {"id": 3}]}')
-    met = [(e.member, e.value["id"]) for e in json_elements(path, ("a", "b"), "the release")]
+    met = [(e.member, e.value["id"]) for e in SuiteFile(path, "the release").elements(("a", "b"))]
     assert met == [("b", 1), ("a", 2), ("a", 3)]
 
 
@@ -161,7 +161,7 @@ def test_table_of_another_layout_is_refused_with_what_was_found(
     path = tmp_path / "queries.csv"
     path.write_text(content)
     with pytest.raises(LayoutError) as refused:
-        list(table_rows(path, ("query_id", "name"), "the release"))
+        list(SuiteFile(path, "the release").rows(("query_id", "name")))
     assert told in str(refused.value)
     assert "queries.csv" in str(refused.value)
 
@@ -170,11 +170,11 @@ def test_table_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "queries.csv"
     path.write_bytes("query_id,name\n1,möwe\n".encode("latin-1"))
     with pytest.raises(LayoutError, match="UTF-8"):
-        list(table_rows(path, ("query_id", "name"), "the release"))
+        list(SuiteFile(path, "the release").rows(("query_id", "name")))
 
 
 def test_rows_of_a_table_are_read_beside_columns_nobody_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "queries.csv"
     path.write_text(',query_id,name,note\n0,7,"a, b",\n')
-    rows = list(table_rows(path, ("query_id", "name"), "the release"))
+    rows = list(SuiteFile(path, "the release").rows(("query_id", "name")))
     assert rows == [(2, {"": "0", "query_id": "7", "name": "a, b"})]

@@ -127,7 +127,7 @@ def test_classes_named_like_the_id_of_another_keep_ids_of_their_own() -> None:
     ("options", "told"),
     [
         ({}, "A query is the prompt 'a photo of {common}'"),
-        ({"prompts": ("{name}",)}, "A query is the label as it stands, without a prompt"),
+        ({"prompts": ("{name}",)}, "The label is embedded as it stands, without a prompt"),
         ({"prompts": ("a {name}", "{name}")}, "Each of 2 prompts is a query: 'a {name}', "),
         (
             {"prompts": ("a {name}", "{name}"), "average_prompts": True},

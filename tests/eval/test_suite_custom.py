@@ -295,13 +295,13 @@ def test_an_archive_beside_media_is_refused(data: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ("red,again,,image,", "line 7: the query 'red' stands in line 2 already"),
+        ("red,again,,image,", "line 7: the query 'red' is in line 2 already"),
         ("x,words,asked.png,image,", "line 7: the query has both a text and a medium"),
         ("x,,,image,", "line 7: the query has neither"),
         ("x,words,,smell,", "line 7: the target is 'smell'"),
         ("x,words,,,", "line 7 has no target"),
         (",words,,image,", "line 7 has no query_id"),
-        ("x,,notes.txt,image,", "line 7: 'notes.txt' is of no kind"),
+        ("x,,notes.txt,image,", "line 7: 'notes.txt' is of no known kind"),
         ("x," + "a" * 2001 + ",,image,", "line 7: the text has 2,001 characters"),
         ("x,words,,image,all", "none called 'all'"),
         ("x,words,image", "line 7: the row has 3 cells"),
@@ -353,7 +353,7 @@ def test_queries_for_what_is_not_there_are_refused(data: Path) -> None:
     for path in (data / "items" / "sounds").iterdir():
         path.unlink()
     rewritten(data / "qrels.txt", lambda s: "".join(x + "\n" for x in s.split("\n") if "png" in x))
-    with pytest.raises(LayoutError, match=r"asks for audio, and .* holds none"):
+    with pytest.raises(LayoutError, match=r"has queries for audio, and .* holds none"):
         tasks(data)
 
 

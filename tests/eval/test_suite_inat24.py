@@ -131,12 +131,12 @@ def test_data_may_lie_as_in_the_repository_of_the_benchmark(whole: Path, tmp_pat
 def test_half_of_the_files_gone_ends_the_run_unless_they_are_skipped(data: Path) -> None:
     for _, photo, _ in inat24.IMAGES[::2]:
         (data / inat24.path_of(photo)).unlink()
-    with pytest.raises(LayoutError, match=r"7 of 14 images that train\.json lists are not there"):
+    with pytest.raises(LayoutError, match=r"7 of 14 images that train\.json lists are missing"):
         asked(data)
     task = asked(data, missing="skip")
     assert len(task.items) == 7
     assert answers(task)["Bos_taurus"] == ["cow-1"]
-    assert "7 of 14 images that train.json lists are not there and were skipped" in task.left_out
+    assert "7 of 14 images that train.json lists are missing and were skipped" in task.left_out
     assert any(told.startswith("4 of 11 queries have no relevant item") for told in task.left_out)
     item = task.items.contents[0]
     assert isinstance(item, MediaItem)
@@ -153,12 +153,12 @@ def test_half_of_the_files_gone_ends_the_run_unless_they_are_skipped(data: Path)
         (lambda c: c["images"][3].update(id=1.5), "expected a whole number as 'id'"),
         (lambda c: c["annotations"][3].pop("image_id"), "whole number as 'image_id'"),
         (lambda c: c["categories"][3].pop("name"), "train.json, categories[3]"),
-        (lambda c: c["images"][3].update(id=1002), "image id 1002 stands twice"),
+        (lambda c: c["images"][3].update(id=1002), "image id 1002 occurs twice"),
         (
             lambda c: c["images"][3].update(file_name=c["images"][2]["file_name"]),
-            f"image file '{inat24.path_of('goat-1')}' stands twice",
+            f"image file '{inat24.path_of('goat-1')}' occurs twice",
         ),
-        (lambda c: c["categories"][3].update(id=2), "category id 2 stands twice"),
+        (lambda c: c["categories"][3].update(id=2), "category id 2 occurs twice"),
         (lambda c: c["images"][3].update(file_name="../../x.jpg"), "leads out of the data"),
     ],
 )

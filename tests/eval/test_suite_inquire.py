@@ -83,7 +83,7 @@ def test_queries_of_the_test_split_are_asked_as_published_unless_told_otherwise(
         assert not task.groups
         assert list(task.left_out) == ["1 of 3 queries has no relevant item and was left out (95)"]
         assert photos(task) == {own: set(inquire.RELEVANT[own]) for own in ("7", "40")}
-        assert task.notes[0].startswith("The queries of the test split are asked")
+        assert task.notes[0].startswith("The queries of the test split are used")
     val = full(whole, database="val")
     assert list(val.queries.ids) == ["13", "268"]
     assert "for tuning" in val.notes[0]
@@ -114,9 +114,7 @@ def test_queries_of_the_other_split_need_not_be_there(
     first, second = tasks(data, database=split)
     assert photos(first) == photos(full(whole, database=split))
     assert photos(second) == photos(rerank(whole, database=split))
-    assert any(
-        "of the split that is not asked, whose file is not there" in t for t in first.left_out
-    )
+    assert any("of the split that is not used, whose file is missing" in t for t in first.left_out)
     (data / "train.json").unlink()
     assert photos(rerank(data, database=split)) == photos(second)
     with pytest.raises(LayoutError, match=f"inquire_queries_{other}"):
@@ -142,7 +140,7 @@ def test_rerank_ranks_pictures_of_its_own_where_photographs_of_inat24_are_not_th
 ) -> None:
     shutil.rmtree(data / "train")
     assert photos(rerank(data)) == photos(rerank(whole))
-    assert any("iNat24 is not there, or not whole" in note for note in rerank(data).notes)
+    assert any("iNat24 is missing or incomplete" in note for note in rerank(data).notes)
 
 
 def test_split_that_one_file_of_queries_does_not_tell_is_refused(data: Path) -> None:
@@ -287,7 +285,7 @@ def test_prompts_are_put_around_the_words_if_that_is_wanted(whole: Path) -> None
 def test_half_of_the_files_gone_ends_the_run_unless_they_are_skipped(data: Path) -> None:
     for _, photo, _ in inat24.IMAGES[::2]:
         (data / inat24.path_of(photo)).unlink()
-    with pytest.raises(LayoutError, match=r"7 of 14 images that train\.json lists are not there"):
+    with pytest.raises(LayoutError, match=r"7 of 14 images that train\.json lists are missing"):
         tasks(data)
     task, again = tasks(data, missing="skip")
     kept = {photo for _, photo, _ in inat24.IMAGES[1::2]}
@@ -326,12 +324,12 @@ def test_annotation_that_stands_twice_counts_once_and_is_counted(data: Path) -> 
     inquire.write_annotations(data, [*LINES, LINES[0]])
     task = full(data)
     assert photos(task)["13"] == set(inquire.RELEVANT["13"])
-    assert "1 of 11 annotations stands there twice and counts once" in task.left_out
+    assert "1 of 11 annotations occurs twice and counts once" in task.left_out
 
 
 def test_query_that_stands_twice_is_refused(data: Path) -> None:
     inquire.write_queries(data / "inquire_queries_test.csv", {**inquire.TEST, "13": "again"})
-    with pytest.raises(LayoutError, match="line 5: query_id 13 stands twice"):
+    with pytest.raises(LayoutError, match="line 5: query_id 13 occurs twice"):
         tasks(data)
 
 

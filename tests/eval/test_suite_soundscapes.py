@@ -130,7 +130,7 @@ def replaced(path: Path, old: str, new: str) -> None:
         ("annotations.csv", FIRST, f"../../{FIRST}", "leads out"),
         ("species.csv", "Common Name", "Name", "Common Name"),
         ("species.csv", "tawowl1", "mallar3", "'mallar3' again in line 3"),
-        ("species.csv", "Anas platyrhynchos,Mallard", ",", "no name to ask for"),
+        ("species.csv", "Anas platyrhynchos,Mallard", ",", "has no name"),
     ],
 )
 def test_tables_of_another_form_are_refused(

@@ -162,7 +162,7 @@ def test_labels_that_no_species_has_are_refused_or_left_out(data: Path) -> None:
     ("table", "old", "new", "wrong"),
     [
         ("audio_ml.csv", "asset_id,", "id,", "asset_id"),
-        ("audio_ml.csv", "45516193,1", "45516191,1", "stands in line 2 already"),
+        ("audio_ml.csv", "45516193,1", "45516191,1", "is in line 2 already"),
         ("audio_ml.csv", "45516193,1", "45516193,duck", "numbers as labels"),
         ("audio_ml.csv", "45516193,1", "45516193,-1", "numbers as labels"),
         ("audio_ml.csv", "45516193,1,test", "45516193,1", "cells"),

@@ -125,7 +125,7 @@ def test_runs_of_two_seeds_share_no_split(folder: Path) -> None:
 
 def test_it_is_told_that_names_are_asked_without_a_prompt(folder: Path) -> None:
     (task,) = tasks(folder, Protocol(repeats=1))
-    assert "A query is the group's name as it stands, without a prompt" in task.notes
+    assert "The group's name is embedded as it stands, without a prompt" in task.notes
 
 
 def test_items_are_called_what_wordnet_calls_them(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a suite is: its data files, the options that it does not have, and how both are checked.
+"""Suites: their data files, the options that they do not have, and how both are checked.
 
 A missing file is named with its origin and size, all missing files in one message.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from bittern.errors import InvalidInputError, LayoutError
 from bittern.text import agreeing
 
 Missing = Literal["error", "skip"]
+Pair = tuple[str, str]
+"""Modality of the queries, and of the items."""
 _NAMED = 3
 """Missing files that a message names."""
 
@@ -31,10 +34,10 @@ class DataFile:
 
     Attributes:
         path: below the data folder; several alternatives are separated by ``|``.
-        what: what is in it.
+        what: its content.
         origin: where it comes from, in words (project, release, file name); no address is fetched.
-        size: how large it is, roughly, in words.
-        optional: whether some tasks do without.
+        size: roughly, in words.
+        optional: whether some tasks do without it.
     """
 
     path: str
@@ -84,6 +87,7 @@ class Suite(ABC):
         layout: the files in its data folder.
         limits: options that it does not have.
         needs_data: whether `--data` must be given.
+        pairs: modality of the queries, and of the items, of its tasks.
         measures: names of the measures that its papers report, the main one first.
     """
 
@@ -92,6 +96,7 @@ class Suite(ABC):
     layout: ClassVar[Sequence[DataFile]]
     limits: ClassVar[Sequence[Limit]] = ()
     needs_data: ClassVar[bool] = True
+    pairs: ClassVar[Sequence[Pair]]
     measures: ClassVar[Sequence[str]]
 
     def check(self, data: Path | None, protocol: Protocol) -> None:
@@ -116,7 +121,6 @@ class Suite(ABC):
         del protocol
         return check_layout(data, self.layout, self.name)
 
-    @abstractmethod
     def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
         """The tasks that the data and the model's towers allow, layout and options checked first.
 
@@ -128,7 +132,21 @@ class Suite(ABC):
         Raises:
             LayoutError: files are missing, or are not in the published layout.
             QrelsError: judgements that cannot be used.
+            LimitExceededError: more items or queries than fit.
             InvalidInputError: the protocol has an option that this suite does not have.
+        """
+        self.check(data, protocol)
+        pairs = [pair for pair in self.pairs if towers.issuperset(pair)]
+        return self.make(self.folder(data, protocol), protocol, pairs) if pairs else []
+
+    @abstractmethod
+    def make(self, root: Path, protocol: Protocol, pairs: Sequence[Pair]) -> list[Task]:
+        """The tasks; see `tasks`.
+
+        Args:
+            root: what `folder` returns.
+            protocol: how it is run, checked.
+            pairs: those of the suite's pairs that the model has towers for, at least one.
         """
 
 
@@ -209,63 +227,53 @@ def path_of(data: Path, file: DataFile) -> Path:
 
 
 def check_files(root: Path, paths: Sequence[str], missing: Missing, what: str) -> NDArray[np.bool_]:
-    """Which of the listed files are there, bool [n]. A folder is listed once, no file looked at.
+    """Which of the listed files exist, bool [n]. Each folder is listed once, no file is opened.
 
     Args:
-        root: what the paths are relative to.
-        paths: with ``/``; up to millions.
-        missing: whether files that are not there end the run; at least one must be there.
+        root: folder of the paths.
+        paths: relative to `root`, with ``/``; up to millions.
+        missing: whether missing files end the run; at least one must exist.
         what: for messages, in the plural: ``images that train.json lists``.
 
     Raises:
         LayoutError: a path leads out of `root`; files are missing and may not; all are missing.
     """
-    folders: dict[str, int] = {}
-    owner = np.empty(len(paths), np.int64)
+    folders: dict[str, array[int]] = {}
     for i, path in enumerate(paths):
-        owner[i] = folders.setdefault(path.rpartition("/")[0], len(folders))
-    for folder in folders:
-        _refuse_way_out(folder, what)
-    there = np.zeros(len(paths), np.bool_)
-    order = np.argsort(owner, kind="stable")
-    ends = np.searchsorted(owner[order], np.arange(len(folders) + 1))
-    for number, folder in enumerate(folders):
+        folders.setdefault(path.rpartition("/")[0], array("q")).append(i)
+    exist = np.zeros(len(paths), np.bool_)
+    for folder, members in folders.items():
+        if folder.startswith("/") or "\0" in folder or ".." in folder.split("/"):
+            raise LayoutError(
+                f"of the {what} one lies in '{folder[:200]}', which leads out of the data folder; "
+                "take the published file",
+                field="data",
+            )
         names = _files_of(root / folder)
-        for i in order[ends[number] : ends[number + 1]].tolist():
-            there[i] = paths[i].rpartition("/")[2] in names
-    lacking = len(paths) - int(np.count_nonzero(there))
-    if lacking and (missing == "error" or lacking == len(paths)):
-        raise LayoutError(_not_there(root, paths, there, what), field="data")
-    return there
+        for i in members:
+            exist[i] = paths[i].rpartition("/")[2] in names
+    lacking = np.flatnonzero(~exist)
+    if len(lacking) and (missing == "error" or len(lacking) == len(paths)):
+        them = agreeing(len(lacking), "it", "them")
+        first = ", ".join(paths[int(i)] for i in lacking[:_NAMED])
+        raise LayoutError(
+            f"none of {len(paths):,} {what} exists below {root}, for example {first}"
+            if len(lacking) == len(paths)
+            else f"{len(lacking):,} of {len(paths):,} {what} {agreeing(len(lacking), 'is', 'are')} "
+            f"missing, the first: {first}; restore {them} below {root}, or leave {them} out with "
+            "--missing skip (the report counts missing files)",
+            field="data",
+        )
+    return exist
 
 
-def skipped_files(there: NDArray[np.bool_], what: str) -> list[str]:
-    """The sentence for `Task.left_out` on files that were skipped; none where all are there."""
-    lacking = int(np.count_nonzero(~there))
+def skipped_files(exist: NDArray[np.bool_], what: str) -> list[str]:
+    """The sentence for `Task.left_out` on missing files; none where all exist."""
+    lacking = int(np.count_nonzero(~exist))
     if not lacking:
         return []
-    was = agreeing(lacking, "is not there and was", "are not there and were")
-    return [f"{lacking:,} of {len(there):,} {what} {was} skipped"]
-
-
-def wrong_layout(
-    path: Path, expected: str, got: str, remedy: str, *, published: bool = True
-) -> LayoutError:
-    """The error for a file that is there, but in no layout that is known.
-
-    Args:
-        path: the file.
-        expected: what the published layout has.
-        got: what the file has.
-        remedy: what to do.
-        published: whether the layout is one that somebody has published, and not one's own.
-    """
-    layout = "the published layout" if published else "the layout that is read"
-    return LayoutError(
-        f"{path} is not in {layout}: expected {expected}, found {got}; {remedy}",
-        field="data",
-        details={"expected": expected, "found": got},
-    )
+    was = agreeing(lacking, "is missing and was", "are missing and were")
+    return [f"{lacking:,} of {len(exist):,} {what} {was} skipped"]
 
 
 def _files_of(folder: Path) -> set[str]:
@@ -274,27 +282,3 @@ def _files_of(folder: Path) -> set[str]:
             return {entry.name for entry in entries if not entry.is_dir()}
     except OSError:
         return set()
-
-
-def _refuse_way_out(folder: str, what: str) -> None:
-    if folder.startswith("/") or "\0" in folder or ".." in folder.split("/"):
-        raise LayoutError(
-            f"of the {what} one lies in '{folder[:200]}', which leads out of the data folder; "
-            "take the published file",
-            field="data",
-        )
-
-
-def _not_there(root: Path, paths: Sequence[str], there: NDArray[np.bool_], what: str) -> str:
-    gone = np.flatnonzero(~there)
-    first = ", ".join(paths[int(i)] for i in gone[:_NAMED])
-    if len(gone) == len(paths):
-        return (
-            f"not one of {len(paths):,} {what} is there, for example {first}; "
-            f"looked for below {root}"
-        )
-    return (
-        f"{len(gone):,} of {len(paths):,} {what} {agreeing(len(gone), 'is', 'are')} not there, "
-        f"the first: {first}; restore {agreeing(len(gone), 'it', 'them')} below {root}, or pass "
-        "--missing skip to evaluate what is there (the report counts what is not)"
-    )

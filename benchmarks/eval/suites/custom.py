@@ -7,12 +7,12 @@
         manifest.csv    or items/: whatever `bittern index` takes, ranked by embeddings
 
 A query is a text, or a picture or recording (its path, relative to the data folder); `target` is
-the modality of its answers, ``image`` or ``audio``. `type` names the modality of a file (``image``,
+the modality of its items, ``image`` or ``audio``. `type` names the modality of a file (``image``,
 ``audio``) where its suffix does not; each `group` of queries gets figures of its own.
 
-Items go by their `occurrenceID`. A judgement may also name a window of a recording as archives
-do, ``crow-1#t=3,6``: it counts for the recording, with the highest grade of its windows. Where
-windows are items (`--windows separate`), it counts for that window, and one that names the
+The id of an item is its `occurrenceID`. A judgement may also name a window of a recording as
+archives do, ``crow-1#t=3,6``: it counts for the recording, with the highest grade of its windows.
+Where windows are items (`--windows separate`), it counts for that window, and a judgement of the
 recording counts for all of its windows.
 """
 
@@ -26,10 +26,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.suites.base import DataFile, Limit, Missing, Suite, found, path_of
+from bittern.benchmarks.eval.suites.base import (
+    DataFile,
+    Limit,
+    Missing,
+    Pair,
+    Suite,
+    found,
+    path_of,
+)
 from bittern.benchmarks.eval.suites.custom_archive import ArchiveItems, read_archive
-from bittern.benchmarks.eval.suites.field import listed_media
-from bittern.benchmarks.eval.suites.readers import table_rows
+from bittern.benchmarks.eval.suites.field import listed_media, media_items
+from bittern.benchmarks.eval.suites.readers import SuiteFile
 from bittern.benchmarks.eval.suites.species import RECORDING_QUERIES
 from bittern.benchmarks.eval.tasks import (
     AUDIO,
@@ -47,7 +55,7 @@ from bittern.benchmarks.eval.tasks.splits import leave_out_unanswerable
 from bittern.errors import LayoutError, LimitExceededError
 from bittern.query import MAX_TEXT_CHARS
 from bittern.service.sources.base import modality_of_suffix
-from bittern.text import agreeing, counted
+from bittern.text import agreeing, counted, first_few
 from bittern.types import MediaItem
 
 _WINDOW = "#t="
@@ -82,9 +90,8 @@ _OWN_TABLE = (
     "the header query_id,text,media,target: q1,an owl,,image"
 )
 _KINDS = {"image": IMAGE, "stillimage": IMAGE, "audio": AUDIO, "sound": AUDIO}
-_NAMED = 3
 _COLUMNS = ("query_id", "text", "media", "type", "target", "group")
-_QRELS_DECIDE = "what is right is what qrels.txt says, of all items"
+_QRELS_DECIDE = "qrels.txt decides what is relevant, of all items"
 
 
 class CustomSuite(Suite):
@@ -97,6 +104,7 @@ class CustomSuite(Suite):
         Limit(name, _QRELS_DECIDE) for name in ("level", "novel", "database", "soundscapes")
     )
     measures = ("AP", "nDCG@10", "P@10", "Recall@100", "MRR")
+    pairs = tuple((by, target) for by in (TEXT, IMAGE, AUDIO) for target in (IMAGE, AUDIO))
 
     def folder(self, data: Path | None, protocol: Protocol) -> Path:
         """The data folder, with either an archive or media."""
@@ -105,62 +113,46 @@ class CustomSuite(Suite):
         several = [path for path in kinds if found(root, replace(_ITEMS, path=path))]
         if len(several) > 1:
             raise LayoutError(
-                f"{root} holds {' and '.join(several)}; which of them is meant cannot be told: "
-                "leave one of them there",
+                f"{root} holds {' and '.join(several)}; leave only the one that is meant",
                 field="data",
             )
         return root
 
-    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
-        """One task for each pair of modalities that the queries have and the towers allow.
+    def make(self, root: Path, protocol: Protocol, pairs: Sequence[Pair]) -> list[Task]:
+        """One task for each pair of modalities that the queries have.
 
-        Items of an archive are `ArchiveItems`: the codes that are stored come with them.
-
-        Raises:
-            LayoutError: files are missing or cannot be read, a query is of no use.
-            QrelsError: judgements that cannot be used.
-            LimitExceededError: too many queries, media, or judgements.
+        Items of an archive are `ArchiveItems`, with their stored codes.
         """
-        self.check_options(protocol)
-        root = self.folder(data, protocol)
         queries, sentences = read_queries(root / _QUERIES.path, protocol.missing)
         items, more = _items_of(path_of(root, _ITEMS), protocol)
-        judged = Judged(root / _QRELS.path, queries, items, (*sentences, *more), protocol)
-        order = (TEXT, IMAGE, AUDIO)
-        pairs = sorted(
-            {(q.modality, q.target) for q in queries},
-            key=lambda pair: tuple(map(order.index, pair)),
-        )
-        lacking = sorted({target for _, target in pairs if target not in items})
+        lacking = sorted({query.target for query in queries} - items.keys())
+        judged = _Judged(root / _QRELS.path, queries, items, (*sentences, *more), protocol)
         if lacking:
             raise LayoutError(
-                f"{root / _QUERIES.path} asks for {' and '.join(lacking)}, and {root} holds none; "
-                "add some, or leave these queries out",
+                f"{root / _QUERIES.path} has queries for {' and '.join(lacking)}, and {root} holds "
+                "none; add some, or leave these queries out",
                 field="data",
             )
-        return [judged.task(by, target) for by, target in pairs if {by, target} <= towers]
+        present = {(query.modality, query.target) for query in queries}
+        return [judged.task(by, target) for by, target in pairs if (by, target) in present]
 
 
-def _items_of(path: Path, protocol: Protocol) -> tuple[dict[str, Items], list[str]]:
-    """Pictures and recordings, whichever there are, and what was left out."""
+def _items_of(path: Path, protocol: Protocol) -> tuple[Mapping[str, Items], list[str]]:
+    """Pictures and recordings, as far as there are any, and sentences on skipped entries."""
     if path.name == ARCHIVE.rstrip("/"):
         return dict(read_archive(path)), []
     media, sentences = listed_media(path, protocol.missing)
-    found = {}
-    for modality in (IMAGE, AUDIO):
-        chosen = [item for item in media if item.modality == modality]
-        if chosen:
-            ids = [item.occurrence_id for item in chosen]
-            none = np.full(len(chosen), -1, np.int32)
-            found[modality] = Items(ids, modality, chosen, none, side=modality)
-    return found, sentences
+    by_modality = {m: [item for item in media if item.modality == m] for m in (IMAGE, AUDIO)}
+    return {m: media_items(chosen) for m, chosen in by_modality.items() if chosen}, sentences
 
 
 # Judgements
 
 
-class Judged:
-    """Queries, items, and which of them answer which.
+class _Judged:
+    """Queries, items, and their judgements.
+
+    Positions of items in judgements count the pictures first, then the recordings.
 
     Args:
         qrels: the judgements.
@@ -189,22 +181,22 @@ class Judged:
         """The queries of one modality for items of another."""
         pair = (by, target)
         mine = [q for q, one in enumerate(self._queries) if (one.modality, one.target) == pair]
-        ids, contents = (
-            [getattr(self._queries[q], column) for q in mine] for column in ("id", "content")
-        )
-        query_set, search = free_queries(ids, contents, by, self._protocol)
-        queries = np.array(mine, np.int64)[search]
-        relevance, sentences = self._among(self._relevance, self._items, target, queries)
+        ids = [self._queries[q].id for q in mine]
+        contents = [self._queries[q].content for q in mine]
+        query_set, chosen = free_queries(ids, contents, by, self._protocol)
+        queries = np.array(mine, np.int64)[chosen]
+        relevance, sentences = _of_target(self._relevance, self._items, target, queries)
+        groups = np.array([self._queries[q].group for q in queries], np.str_)
         task = Task(
             name=f"{by}→{target}",
             queries=query_set,
             items=self._items[target],
             relevance=relevance,
             classes=Classes(()),
-            groups=_groups([self._queries[q].group for q in queries]),
+            groups={name: groups == name for name in np.unique(groups).tolist() if name},
             left_out=(*self._left_out, *sentences),
             notes=(
-                "What is right is what qrels.txt says; what it does not name is wrong.",
+                "The judgements of qrels.txt decide what is relevant; all other items are not.",
                 *([prompts_note(self._protocol, VERBATIM, "query")] if by == TEXT else []),
                 *([RECORDING_QUERIES] if by == AUDIO else []),
             ),
@@ -223,13 +215,13 @@ class Judged:
         spans: NDArray[np.float32],
     ) -> Task:
         """The task with windows as items; `queries` are the positions of its queries."""
-        items, windows = _named_windows(task.items, owners, spans)
-        of_all = {**self._items, AUDIO: items}
-        found, sentences = self._read(of_all, lambda name: windows.get(name, ()))
-        relevance, more = self._among(found, of_all, AUDIO, queries)
+        windows, named = _named_windows(task.items, owners, spans)
+        items = {**self._items, AUDIO: windows}
+        judged, sentences = self._read(items, lambda name: named.get(name, ()))
+        relevance, more = _of_target(judged, items, AUDIO, queries)
         whole = replace(
             task,
-            items=items,
+            items=windows,
             relevance=relevance,
             left_out=tuple(dict.fromkeys((*task.left_out, *sentences, *more))),
             notes=(*task.notes, "Every window is an item."),
@@ -238,14 +230,14 @@ class Judged:
         return leave_out_unanswerable(whole)
 
     def _read(self, items: Mapping[str, Items], of: PositionsOf) -> tuple[Relevance, list[str]]:
-        """Judgements of pictures and, behind them, recordings.
+        """Judgements of all items.
 
         Args:
             items: by modality.
-            of: positions of recordings, or windows, that a name stands for.
+            of: positions of the recordings, or windows, that a name stands for.
         """
-        first = len(items[IMAGE]) if IMAGE in items else 0
-        ids = [name for m in (IMAGE, AUDIO) if m in items for name in items[m].ids]
+        first = len(items.get(IMAGE, ()))
+        ids = [name for modality in (IMAGE, AUDIO) for name in _ids(items, modality)]
         names = [query.id for query in self._queries]
 
         def also(name: str) -> list[int]:
@@ -253,29 +245,28 @@ class Judged:
 
         return read_qrels(self._qrels, names, ids, self._protocol.unknown, also)
 
-    def _among(
-        self,
-        found: Relevance,
-        items: Mapping[str, Items],
-        target: str,
-        queries: NDArray[np.int64],
-    ) -> tuple[Relevance, list[str]]:
-        """What answers some queries (the same one may come twice) among items of one modality."""
-        mine = found.only(queries)
-        begin = len(items[IMAGE]) if target == AUDIO and IMAGE in items else 0
-        inside = (mine.items >= begin) & (mine.items < begin + len(items[target]))
-        sentences = []
-        if not inside.all():
-            others = int((~inside).sum())
-            of = agreeing(
-                others,
-                "is of an item of another modality than its query asks",
-                "are of items of another modality than their queries ask",
-            )
-            sentences.append(f"qrels: {counted(others, 'judgement')} {of} for ({target}); left out")
-        before = np.concatenate([[0], np.cumsum(inside)]).astype(np.int64)
-        offsets = before[mine.offsets]
-        return Relevance(offsets, mine.items[inside] - begin, mine.grades[inside]), sentences
+
+def _ids(items: Mapping[str, Items], modality: str) -> Sequence[str]:
+    return items[modality].ids if modality in items else ()
+
+
+def _of_target(
+    judged: Relevance, items: Mapping[str, Items], target: str, queries: NDArray[np.int64]
+) -> tuple[Relevance, list[str]]:
+    """The relevant items of one modality for some queries (the same one may come twice)."""
+    number = np.full(sum(map(len, items.values())), -1, np.int64)
+    first = len(items.get(IMAGE, ())) if target == AUDIO else 0
+    number[first : first + len(items[target])] = np.arange(len(items[target]))
+    mine = judged.only(queries)
+    relevance = mine.renumbered(number)
+    others = len(mine.items) - len(relevance.items)
+    are = agreeing(
+        others,
+        "is of an item of another modality than the query's target",
+        "are of items of another modality than the queries' target",
+    )
+    sentence = f"qrels: {counted(others, 'judgement')} {are} ({target}); left out"
+    return relevance, [sentence] if others else []
 
 
 def _recording_of(recordings: Items) -> PositionsOf:
@@ -290,9 +281,9 @@ def _recording_of(recordings: Items) -> PositionsOf:
 def _named_windows(
     recordings: Items, owners: NDArray[np.int64], spans: NDArray[np.float32]
 ) -> tuple[Items, dict[str, list[int]]]:
-    """Windows as items, and those that each name stands for which is no window's own.
+    """Windows as items, and the windows that each name stands for beside their own ids.
 
-    As in an archive, the only window of a recording goes by the recording's id.
+    As in an archive, the only window of a recording has the recording's id.
     """
     several = np.bincount(owners, minlength=len(recordings))[owners] > 1
     items = recordings.over_windows(owners, spans)
@@ -304,12 +295,6 @@ def _named_windows(
         windows.setdefault(escaped(name), []).append(row)
         windows.setdefault(escaped(items.ids[row]), [row])
     return replace(items, ids=ids), windows
-
-
-def _groups(names: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
-    """Queries by the group that they name."""
-    of_query = np.array(names, np.str_)
-    return {name: of_query == name for name in sorted({*names} - {""})}
 
 
 # Queries
@@ -324,7 +309,7 @@ class OwnQuery:
         modality: ``text``, ``image`` or ``audio``.
         content: the words, or the file.
         target: ``image`` or ``audio``.
-        group: what it belongs to; empty for nothing.
+        group: of queries with figures of their own; empty for none.
     """
 
     id: str
@@ -333,61 +318,57 @@ class OwnQuery:
     target: str
     group: str = ""
 
+    @property
+    def lacks_file(self) -> bool:
+        """Whether it is of a file that does not exist."""
+        return isinstance(self.content, MediaItem) and self.content.path is None
+
 
 def read_queries(path: Path, missing: Missing) -> tuple[list[OwnQuery], list[str]]:
     """The queries in the order of the file, and sentences on what was skipped.
 
     Args:
         path: `queries.csv`; files are looked for beside it.
-        missing: whether a query whose file is not there ends it.
+        missing: whether a query whose file is missing ends the run.
 
     Raises:
-        LayoutError: a row is of no use, an id stands twice, or files are missing.
+        LayoutError: a row is unusable, an id occurs twice, or files are missing.
         LimitExceededError: more than 1,000,000 queries.
     """
     queries: list[OwnQuery] = []
     gone: list[str] = []
     lines: dict[str, int] = {}
-    groups: set[str] = set()
-    for number, row in table_rows(path, ("query_id", "target"), "", own=_OWN_TABLE):
+    table = SuiteFile(path, _OWN, own=_OWN_TABLE)
+    for number, row in table.rows(("query_id", "target")):
         where = f"{path}, line {number}"
         if len(lines) >= MAX_QUERIES:
             raise LimitExceededError(
-                f"{path} has more than {MAX_QUERIES:,} queries, which is the limit; ask them in "
-                "several runs",
+                f"{path} has more than {MAX_QUERIES:,} queries, which is the limit; use several "
+                "runs",
                 field="data",
             )
         before = lines.setdefault(row["query_id"], number)
         if before != number:
             raise LayoutError(
-                f"{where}: the query '{row['query_id'][:100]}' stands in line {before} already; "
+                f"{where}: the query '{row['query_id'][:100]}' is in line {before} already; "
                 "give each its own query_id",
                 field="data",
             )
         query = _query(where, path.parent, row)
-        groups.add(query.group)
-        if isinstance(query.content, MediaItem) and query.content.path is None:
-            gone.append(f"{query.content.media[:200]} (line {number})")
-        else:
-            queries.append(query)
-    _check_queries(path, queries, gone, groups, missing)
-    are = agreeing(len(gone), "has no file and is", "have no file and are")
-    sentences = f"{counted(len(gone), 'query', 'queries')} {are} not asked ({_first(gone)})"
-    return queries, [sentences] if gone else []
-
-
-def _check_queries(
-    path: Path, queries: Sequence[OwnQuery], gone: Sequence[str], groups: set[str], missing: Missing
-) -> None:
-    if gone and (missing == "error" or not queries):
+        queries.append(query)
+        if query.lacks_file:
+            gone.append(f"{row['media'][:200]} (line {number})")
+    groups = {query.group for query in queries}
+    usable = [query for query in queries if not query.lacks_file]
+    if gone and (missing == "error" or not usable):
+        them = agreeing(len(gone), "it", "them")
         raise LayoutError(
             f"{path}: {counted(len(gone), 'query names a file', 'queries name files')} that "
-            f"{agreeing(len(gone), 'is', 'are')} not there: {_first(gone)}; put "
-            f"{agreeing(len(gone), 'it', 'them')} below {path.parent}, or leave such queries out "
-            "with --missing skip",
+            f"{agreeing(len(gone), 'does', 'do')} not exist: {first_few(gone)}; put {them} below "
+            f"{path.parent}, or leave such queries out with --missing skip",
             field="data",
         )
-    if not queries:
+    if not usable:
         raise LayoutError(f"{path} has a header and no queries; write one per line", field="data")
     if len(groups) > MAX_GROUPS or "all" in groups:
         raise LayoutError(
@@ -395,6 +376,9 @@ def _check_queries(
             "and none called 'all'",
             field="data",
         )
+    are = agreeing(len(gone), "has no file and was", "have no file and were")
+    sentence = f"{counted(len(gone), 'query', 'queries')} {are} left out ({first_few(gone)})"
+    return usable, [sentence] if gone else []
 
 
 def _query(where: str, folder: Path, row: Mapping[str, str]) -> OwnQuery:
@@ -425,30 +409,26 @@ def _query(where: str, folder: Path, row: Mapping[str, str]) -> OwnQuery:
 
 
 def _medium(where: str, folder: Path, row: Mapping[str, str]) -> MediaItem:
-    """The file of a query; without a path where there is none."""
+    """The file of a query; without a path where it does not exist."""
     media = row["media"]
     kind = row.get("type", "")
     modality = _KINDS.get(kind.lower()) if kind else modality_of_suffix(media)
     if modality is None:
         raise LayoutError(
-            f"{where}: '{media[:200]}' is of no kind that {'type' if kind else 'its suffix'} "
-            "tells; add a column type that says image or audio",
+            f"{where}: '{media[:200]}' is of no known kind by {'type' if kind else 'its suffix'}; "
+            "add a column type that says image or audio",
             field="data",
         )
     path = folder / media
     try:
-        there = "\0" not in media and path.is_file()
+        exists = "\0" not in media and path.is_file()
     except OSError:  # a name longer than the file system allows
-        there = False
+        exists = False
     return MediaItem(
         occurrence_id=row["query_id"],
         media=media,
         modality=modality,
-        path=path if there else None,
+        path=path if exists else None,
         media_root=str(folder),
         metadata={column: value for column, value in row.items() if column not in _COLUMNS},
     )
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -1,17 +1,16 @@
 """An archive's observations as items, with the codes that its own models made of them.
 
-The archive is opened for reading, and is left as it was. While a large one is read, the version
-that is read is kept from clean-up, as in an export.
+The archive is opened for reading only. Clean-up spares the version that is read, as in an export.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.tasks import AUDIO, IMAGE, Items
@@ -26,19 +25,19 @@ _COLUMNS = ("id", "occurrenceID", "start_s", "end_s")
 
 @dataclass(frozen=True)
 class StoredCodes:
-    """What one model of an archive made of a task's items.
+    """The codes of a task's items by one model of an archive.
 
     Rows of an item stand together, items in order; otherwise rows are in the archive's order.
 
     Attributes:
         name: of the model.
         digest: hex SHA-256 of everything that decides a code.
-        modalities: what it has towers for; it answers queries of these.
+        modalities: of its towers, and of the queries that it takes.
         folder: where the archive keeps it (`bittern.service.models.saved.load_saved`).
         codes: uint8 [rows, bits/8].
         owners: int64 [rows], the item of each row, not falling.
         spans: float32 [rows, 2], start and end in seconds; NaN for pictures.
-        uncoded: how many items it has not coded: they cannot be found.
+        uncoded: number of items without a code, which cannot be found.
     """
 
     name: str
@@ -94,12 +93,12 @@ class _ArchiveMedia:
             self._archive = Archive.open(self._path)
         observation = self._archive.get(self._ids[position])
         path = Path(observation.media_root) / observation.media
-        there = bool(observation.media_root) and path.is_file()
+        exists = bool(observation.media_root) and path.is_file()
         return MediaItem(
             occurrence_id=observation.occurrence_id,
             media=observation.media,
             modality=observation.modality,
-            path=path if there else None,
+            path=path if exists else None,
             media_root=observation.media_root,
             metadata=observation.metadata,
         )
@@ -134,51 +133,36 @@ def read_archive(folder: Path) -> dict[str, ArchiveItems]:
     return found
 
 
-@dataclass
-class _Listed:
-    """Observations of one modality in the archive's order."""
-
-    items: dict[str, int] = field(default_factory=dict)
-    firsts: list[str] = field(default_factory=list)
-    windows: dict[str, int] = field(default_factory=dict)
-    owners: list[NDArray[np.int64]] = field(default_factory=list)
-    spans: list[NDArray[np.float32]] = field(default_factory=list)
-
-    def add(self, batch: Any) -> None:
-        """The next observations."""
-        owners = np.empty(batch.num_rows, np.int64)
-        names, ids = batch.column("occurrenceID").to_pylist(), batch.column("id").to_pylist()
-        for row, (owner, name) in enumerate(zip(names, ids, strict=True)):
-            position = self.items.setdefault(owner, len(self.items))
-            if position == len(self.firsts):
-                self.firsts.append(name)
-            self.windows[name] = owners[row] = position
-        self.owners.append(owners)
-        times = [batch.column(c).to_numpy(zero_copy_only=False) for c in ("start_s", "end_s")]
-        self.spans.append(np.stack(times, axis=1).astype(np.float32))
-
-
 def _items(archive: Archive, modality: str, records: Sequence[ModelRecord]) -> ArchiveItems:
+    """The observations of one modality, in the archive's order."""
     where = f"modality = '{modality}'"
-    listed = _Listed()
-    for batch in archive.iter_batches(_COLUMNS, where=where, batch_rows=_BATCH):
-        listed.add(batch)
-    owners = np.concatenate([np.empty(0, np.int64), *listed.owners])
-    spans = np.concatenate([np.empty((0, 2), np.float32), *listed.spans])
+    batches = list(archive.iter_batches(_COLUMNS, where=where, batch_rows=_BATCH))
+    if not batches:
+        return ArchiveItems((), modality, (), np.empty(0, np.int32), modality, archive.path)
+    columns = {
+        name: pa.chunked_array([batch.column(name) for batch in batches]).combine_chunks()
+        for name in _COLUMNS
+    }
+    items = columns["occurrenceID"].dictionary_encode()
+    owners = items.indices.to_numpy().astype(np.int64)
+    ids = columns["id"].to_pylist()
+    times = [columns[name].to_numpy(zero_copy_only=False) for name in ("start_s", "end_s")]
+    spans = np.stack(times, axis=1).astype(np.float32)
     stored = [
-        _stored(archive, record, where, owners, spans, len(listed.items))
+        _stored(archive, record, where, owners, spans)
         for record in records
         if modality in record.modalities
     ]
+    firsts = np.unique(owners, return_index=True)[1]
     return ArchiveItems(
-        ids=list(listed.items),
+        ids=items.dictionary.to_pylist(),
         modality=modality,
-        contents=_ArchiveMedia(archive.path, listed.firsts),
-        classes=np.full(len(listed.items), -1, np.int32),
+        contents=_ArchiveMedia(archive.path, [ids[first] for first in firsts.tolist()]),
+        classes=np.full(len(firsts), -1, np.int32),
         side=modality,
         archive=archive.path,
         stored=tuple(each for each in stored if len(each)),
-        windows=listed.windows,
+        windows=dict(zip(ids, owners.tolist(), strict=True)),
     )
 
 
@@ -188,37 +172,25 @@ def _stored(
     where: str,
     owners: NDArray[np.int64],
     spans: NDArray[np.float32],
-    items: int,
 ) -> StoredCodes:
-    coded = np.zeros(len(owners), np.bool_)
-    chunks = [np.empty((0, record.bits // 8), np.uint8)]
-    for first, batch in _codes(archive, record, where):
-        there = np.asarray(batch.is_valid())
-        if first + len(there) > len(coded):
-            raise PreconditionError(f"the archive at {archive.path} was changed while it was read")
-        coded[first : first + len(there)] = there
-        kept = b"".join(batch.drop_null().to_pylist())
-        chunks.append(np.frombuffer(kept, np.uint8).reshape(-1, record.bits // 8))
-    codes = np.concatenate(chunks)
-    mine = owners[coded]
-    order = np.argsort(mine, kind="stable")
-    if (np.diff(mine) < 0).any():  # windows of a recording that were added apart
-        codes, mine = codes[order], mine[order]
+    """The codes of one model; `owners` and `spans` are of all observations of the modality."""
+    batches = archive.iter_batches(["id"], model=record.digest, where=where, batch_rows=_BATCH)
+    columns = [batch.column("code") for batch in batches]
+    coded = np.concatenate([np.asarray(column.is_valid()) for column in columns])
+    if len(coded) != len(owners):
+        raise PreconditionError(f"the archive at {archive.path} was changed while it was read")
+    codes = np.concatenate(
+        [np.frombuffer(b"".join(column.drop_null().to_pylist()), np.uint8) for column in columns]
+    ).reshape(-1, record.bits // 8)
+    order = np.argsort(owners[coded], kind="stable")  # windows may have been added apart
+    mine = owners[coded][order]
     return StoredCodes(
         name=record.name,
         digest=record.digest,
         modalities=frozenset(map(str, record.modalities)),
         folder=archive.model_folder(record.digest),
-        codes=codes,
+        codes=codes[order],
         owners=mine,
         spans=spans[coded][order],
-        uncoded=items - len(np.unique(mine)),
+        uncoded=len(np.unique(owners)) - len(np.unique(mine)),
     )
-
-
-def _codes(archive: Archive, record: ModelRecord, where: str) -> Iterator[tuple[int, Any]]:
-    """The model's codes batch by batch, null where there is none, and each batch's first row."""
-    first = 0
-    for batch in archive.iter_batches(["id"], model=record.digest, where=where, batch_rows=_BATCH):
-        yield first, batch.column("code")
-        first += batch.num_rows

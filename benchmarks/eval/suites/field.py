@@ -6,25 +6,25 @@ picture has (audio→image). Items with the same label are relevant.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import bittern
-from bittern.benchmarks.eval.suites.base import DataFile, Limit, Missing, Suite, described
+from bittern.benchmarks.eval.suites.base import DataFile, Limit, Missing, Pair, Suite, described
 from bittern.benchmarks.eval.suites.species import SpeciesTask, as_queries
 from bittern.benchmarks.eval.tasks import AUDIO, IMAGE, TEXT, Classes, Items, Protocol, Task
 from bittern.benchmarks.eval.tasks.prompts import VERBATIM
 from bittern.errors import BitternError, LayoutError, LimitExceededError
 from bittern.service.sources import read_source
-from bittern.text import agreeing, counted, some_of
+from bittern.text import agreeing, counted, first_few, some_of
 from bittern.types import MediaItem
 
 MAX_ITEMS = 1_000_000
 """Most entries: they are kept in memory."""
-_NAMED = 3
+_SHOWN = 3
 _MANIFEST = "manifest.csv"
 SAMPLE = Path(bittern.__file__).parent / "sample" / _MANIFEST
 """The sample media that ship with Bittern."""
@@ -47,6 +47,7 @@ class FieldSuite(Suite):
     limits = tuple(Limit(name, _LABELS) for name in ("level", "novel", "database", "soundscapes"))
     needs_data = False
     measures = ("AP", "R-prec", "hit@5", "MRR", "nDCG@10")
+    pairs = ((TEXT, IMAGE), (TEXT, AUDIO), (AUDIO, IMAGE))
 
     def folder(self, data: Path | None, protocol: Protocol) -> Path:
         """The manifest."""
@@ -62,14 +63,13 @@ class FieldSuite(Suite):
             )
         return path
 
-    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
-        """Those of text→image, text→audio and audio→image that the model and the labels allow."""
-        self.check_options(protocol)
-        media, left_out = _labelled(self.folder(data, protocol), protocol.missing)
+    def make(self, root: Path, protocol: Protocol, pairs: Sequence[Pair]) -> list[Task]:
+        """Those of text→image, text→audio and audio→image that the labels allow."""
+        media, left_out = _labelled(root, protocol.missing)
         tasks = [
-            _task(by, media[by] if by != TEXT else [], media[target], left_out, protocol)
-            for by, target in ((TEXT, IMAGE), (TEXT, AUDIO), (AUDIO, IMAGE))
-            if {by, target} <= towers and media[target]
+            _task(media[by] if by != TEXT else None, media[target], left_out, protocol)
+            for by, target in pairs
+            if media[target]
         ]
         return [task for task in tasks if task is not None]
 
@@ -96,46 +96,37 @@ def _label(item: MediaItem) -> str:
 
 
 def _task(
-    by: str,
-    queries: Sequence[MediaItem],
-    items: Sequence[MediaItem],
+    recordings: Sequence[MediaItem] | None,
+    media: Sequence[MediaItem],
     left_out: Sequence[str],
     protocol: Protocol,
 ) -> Task | None:
-    """One task; None where no recording has the label of a picture."""
-    names = sorted({_label(item) for item in items})
+    """Labels, or recordings, against media; None where no recording has the label of a medium."""
+    names = sorted({_label(item) for item in media})
     numbers = {name: number for number, name in enumerate(names)}
     task = SpeciesTask(
-        classes=Classes(names, _taxa(names, items)),
-        items=_items(items, numbers),
+        classes=Classes(names, _taxa(names, media)),
+        items=media_items(media, [numbers[_label(item)] for item in media]),
         protocol=protocol,
         prompts=VERBATIM,
         left_out=left_out,
-        notes=["What has the same label is relevant"],
+        notes=["Items with the same label are relevant"],
     )
-    if by == TEXT:
+    if recordings is None:
         return task.task()
-    recordings = _items(queries, numbers) if queries else None
-    if recordings is None or (recordings.classes < 0).all():
+    queries = [item for item in recordings if _label(item) in numbers]
+    if not queries:
         return None
-    gone = [item.media for item in queries if _label(item) not in numbers]
-    if gone:
+    if gone := [item.media for item in recordings if _label(item) not in numbers]:
         have = agreeing(
             len(gone),
-            "has a label that no picture has, and is",
-            "have labels that no picture has, and are",
+            "has a label that no picture has, and was",
+            "have labels that no picture has, and were",
         )
-        first = ", ".join(gone[:_NAMED]) + (", ..." if len(gone) > _NAMED else "")
-        sentence = f"{some_of(len(gone), len(queries), 'recording')} {have} not asked ({first})"
-        task = replace(task, left_out=(*left_out, sentence))
-        recordings = recordings.only(np.flatnonzero(recordings.classes >= 0))
-    return replace(task, queries=as_queries(recordings)).task()
-
-
-def _items(media: Sequence[MediaItem], numbers: Mapping[str, int]) -> Items:
-    classes = np.array([numbers.get(_label(item), -1) for item in media], np.int32)
-    modality = media[0].modality
-    return Items([item.occurrence_id for item in media], modality, media, classes, modality)
+        of = some_of(len(gone), len(recordings), "recording")
+        task = replace(task, left_out=(*left_out, f"{of} {have} left out ({first_few(gone)})"))
+    labelled = media_items(queries, [numbers[_label(item)] for item in queries])
+    return replace(task, queries=as_queries(labelled)).task()
 
 
 def _taxa(names: Sequence[str], items: Sequence[MediaItem]) -> list[dict[str, str]]:
@@ -150,15 +141,22 @@ def _taxa(names: Sequence[str], items: Sequence[MediaItem]) -> list[dict[str, st
     return taxa
 
 
+def media_items(media: Sequence[MediaItem], classes: Sequence[int] | None = None) -> Items:
+    """Media of one modality as items, with their classes if they have any."""
+    numbers = [-1] * len(media) if classes is None else classes
+    ids, modality = [item.occurrence_id for item in media], media[0].modality
+    return Items(ids, modality, media, np.array(numbers, np.int32), modality)
+
+
 def listed_media(path: Path, missing: Missing) -> tuple[list[MediaItem], list[str]]:
     """The usable entries of a source, and sentences on what was left out.
 
     Args:
         path: a folder, a manifest, or a file of another format of `bittern.service.sources`.
-        missing: whether an entry of no use (its file is not there, say) ends it.
+        missing: whether an unusable entry (its file is missing, say) ends the run.
 
     Raises:
-        LayoutError: it cannot be read, or has entries of no use that may not be skipped.
+        LayoutError: it cannot be read, or has unusable entries that may not be skipped.
         LimitExceededError: more than 1,000,000 entries.
     """
     media: list[MediaItem] = []
@@ -179,15 +177,15 @@ def listed_media(path: Path, missing: Missing) -> tuple[list[MediaItem], list[st
         raise
     except BitternError as error:
         raise LayoutError(error.message, field="data") from error
-    first = "; ".join(unusable[:_NAMED])
-    if unusable and missing == "error":
+    if not unusable:
+        return media, []
+    entries, first = counted(len(unusable), "entry", "entries"), "; ".join(unusable[:_SHOWN])
+    if missing == "error":
+        them = agreeing(len(unusable), "it", "them")
         raise LayoutError(
-            f"{counted(len(unusable), 'entry', 'entries')} of {path} cannot be used: {first}; mend "
-            f"{(them := agreeing(len(unusable), 'it', 'them'))}, or leave {them} out with "
+            f"{entries} of {path} cannot be used: {first}; mend {them}, or leave {them} out with "
             "--missing skip",
             field="data",
         )
-    entries = counted(len(unusable), "entry", "entries")
     was = agreeing(len(unusable), "was", "were")
-    sentences = [f"{entries} of {path.name} cannot be used and {was} left out ({first})"]
-    return media, sentences if unusable else []
+    return media, [f"{entries} of {path.name} cannot be used and {was} left out ({first})"]

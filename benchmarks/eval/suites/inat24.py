@@ -6,10 +6,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from bittern.benchmarks.eval.suites.base import DataFile, Limit, Suite, path_of
-from bittern.benchmarks.eval.suites.readers import Coco, CocoLayout, Numbers, read_coco
+import pyarrow as pa
+
+from bittern.benchmarks.eval.suites.base import DataFile, Limit, Pair, Suite, path_of
+from bittern.benchmarks.eval.suites.coco import Coco, CocoLayout, read_coco
+from bittern.benchmarks.eval.suites.readers import Texts
 from bittern.benchmarks.eval.suites.species import SpeciesMedia, SpeciesTask
 from bittern.benchmarks.eval.tasks import IMAGE, TEXT, Classes, Protocol, Task
 
@@ -38,20 +42,15 @@ class INat24(Suite):
     layout = (METADATA, IMAGES)
     limits = (Limit("database", "iNat24 is published as one split", ("train",)),)
     measures = ("AP_minR@50", "AP", "nDCG@50", "R-prec", "P@10", "MRR")
+    pairs = ((TEXT, IMAGE),)
 
-    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
-        """One task, ``text→image``; none for a model without both towers. See `Suite.tasks`."""
-        self.check(data, protocol)
-        folder = self.folder(data, protocol)
-        if not {TEXT, IMAGE} <= towers:
-            return []
-        coco = read_images(folder, protocol)
-        photographs = photographs_of(coco, folder).present(protocol.missing, LISTED)
+    def make(self, root: Path, protocol: Protocol, pairs: Sequence[Pair]) -> list[Task]:
+        """Names of species to photographs."""
+        photographs = photographs_of(read_images(root, protocol), root)
+        photographs = photographs.present(protocol.missing, LISTED)
         classes = Classes([taxon["scientificName"] for taxon in photographs.taxa], photographs.taxa)
-        task = SpeciesTask(
-            classes, photographs.items, protocol, left_out=photographs.left_out
-        ).task()
-        return [task]
+        left_out = photographs.left_out
+        return [SpeciesTask(classes, photographs.items, protocol, left_out=left_out).task()]
 
 
 def read_images(folder: Path, protocol: Protocol) -> Coco:
@@ -69,7 +68,7 @@ def photographs_of(coco: Coco, folder: Path) -> SpeciesMedia:
     return SpeciesMedia(
         root=path_of(folder, IMAGES).parent,
         modality=IMAGE,
-        ids=Numbers(coco.ids),
+        ids=Texts(pa.array(coco.ids)),
         files=coco.files,
         classes=coco.labels,
         taxa=[category.taxon for category in coco.categories],

@@ -17,19 +17,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.suites.base import (
-    DataFile,
-    Limit,
-    Suite,
-    check_layout,
-    wrong_layout,
-)
-from bittern.benchmarks.eval.suites.readers import Category, Coco, CocoLayout, read_coco
+from bittern.benchmarks.eval.suites.base import DataFile, Limit, Pair, Suite, check_layout
+from bittern.benchmarks.eval.suites.coco import Category, Coco, CocoLayout, read_coco
+from bittern.benchmarks.eval.suites.readers import SuiteFile
 from bittern.benchmarks.eval.suites.soundscapes import check_soundscapes, soundscape_tasks
 from bittern.benchmarks.eval.suites.species import SpeciesMedia, SpeciesTask
 from bittern.benchmarks.eval.tasks import AUDIO, TEXT, Classes, Protocol, Task
 from bittern.errors import InvalidInputError, LayoutError
-from bittern.text import agreeing, some_of
+from bittern.text import agreeing, first_few, some_of
 
 _ORIGIN = "the iNatSounds 2024 release (visipedia/inat_sounds)"
 _SPLITS = {
@@ -38,11 +33,10 @@ _SPLITS = {
     "train": ("137,012", "81 GB", "14 MB"),
 }
 """Recordings, their size, and the size of the packed annotations."""
-_NAMED = 3
 _BY_WINDOWS = {
     "max": "A recording counts by its best window (--windows max)",
     "mean": "A recording counts by the mean distance of its windows (--windows mean)",
-    "separate": "Every window is an item, right where its recording is (--windows separate)",
+    "separate": "Every window is an item, relevant where its recording is (--windows separate)",
 }
 
 
@@ -65,6 +59,7 @@ class INatSounds(Suite):
     layout = tuple(file for split in _SPLITS for file in _layout(split, optional=split != "test"))
     limits = (Limit("database", "it names the split that is searched", ("train", "val", "test")),)
     measures = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
+    pairs = ((TEXT, AUDIO),)
 
     def check_options(self, protocol: Protocol) -> None:
         """Refuse other splits, and to search what is fitted on."""
@@ -84,12 +79,8 @@ class INatSounds(Suite):
             check_soundscapes(Path(protocol.soundscapes), protocol)
         return root
 
-    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
+    def make(self, root: Path, protocol: Protocol, pairs: Sequence[Pair]) -> list[Task]:
         """Names of the evaluated species against a split, and against soundscapes if given."""
-        self.check_options(protocol)
-        root = self.folder(data, protocol)
-        if not {TEXT, AUDIO} <= towers:
-            return []
         cocos = {split: _read(root, split, protocol) for split in _used(protocol)}
         categories = _used_categories(cocos)
         taxa = [category.taxon for category in categories]
@@ -114,8 +105,7 @@ class INatSounds(Suite):
         ).task()
         if not protocol.soundscapes:
             return [task]
-        # Novel to the soundscapes is what the training split, which by now has only seen species,
-        # does not have.
+        # The training split has seen species only by now: all others are novel to soundscapes.
         plain = replace(protocol, novel="none")
         fitted = task if task.training else None
         folder = Path(protocol.soundscapes)
@@ -143,11 +133,9 @@ def _read(root: Path, split: str, protocol: Protocol) -> Coco:
     for number, category in enumerate(coco.categories):
         name, evaluation = category.fields.values()
         if evaluation not in (0, 1) or not isinstance(name, str) or not name.strip():
-            raise wrong_layout(
-                path,
+            raise SuiteFile(path, layout.origin).wrong(
                 "categories with 'evaluation' 0 or 1 and 'audio_dir_name'",
                 f"categories[{number}]: {dict(category.fields)!s:.80}",
-                f"take {layout.origin}",
             )
     return coco
 
@@ -189,7 +177,7 @@ def _recordings(
     if len(set(files)) < len(files):
         again = next(file for file in files if files.count(file) > 1)
         got = f"two recordings with the file {again[:120]!r}"
-        raise wrong_layout(path, "a file for each recording", got, f"take it from {_ORIGIN}")
+        raise SuiteFile(path, _ORIGIN).wrong("a file for each recording", got)
     ids = [file.rpartition(".")[0] or file for file in files]
     media = SpeciesMedia(
         root=root,
@@ -213,7 +201,7 @@ def _file(path: Path, split: str, name: str, category: Category) -> str:
     parts = PurePosixPath(name).parts
     if name.startswith("/") or ".." in parts or "\\" in name:
         got = f"file_name {name[:80]!r}, which leads out of the data folder"
-        raise wrong_layout(path, "files below the split", got, f"take it from {_ORIGIN}")
+        raise SuiteFile(path, _ORIGIN).wrong("files below the split", got)
     if len(parts) == 1:
         return f"{split}/{category.fields['audio_dir_name'].strip()}/{name}"
     return name if parts[0] == split else f"{split}/{name}"
@@ -224,10 +212,9 @@ def _evaluated_note(classes: Classes, evaluated: NDArray[np.bool_]) -> str:
     number = int(evaluated.sum())
     sentence = (
         f"{some_of(number, len(classes), 'species', 'species')} {agreeing(number, 'is', 'are')} "
-        "asked for, which the data set marks for evaluation"
+        "searched, which the data set marks for evaluation"
     )
     others = [classes.names[i] for i in np.flatnonzero(~evaluated).tolist()]
     if not others:
         return sentence
-    first = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
-    return f"{sentence}; recordings of the others are searched as well ({first})"
+    return f"{sentence}; recordings of the others are ranked as well ({first_few(others)})"

@@ -16,8 +16,7 @@ they name by its text, with ``inat24_image_id``, ``relevant`` and the picture's 
 with ``query_id`` or ``query``, and ``image_id`` or ``file_name``.
 
 With `--candidates rerank` only the candidates' images are needed. Where iNat24 or the annotations
-are missing, the pictures inside the Parquet files (1.9 GB) are ranked; they are read when they are
-needed, a row group at a time.
+are missing, the pictures inside the Parquet files (1.9 GB) are ranked, read a row group at a time.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.suites.base import (
     DataFile,
     Limit,
+    Pair,
     Suite,
     check_files,
     check_layout,
@@ -43,7 +42,6 @@ from bittern.benchmarks.eval.suites.base import (
     found,
     path_of,
     skipped_files,
-    wrong_layout,
 )
 from bittern.benchmarks.eval.suites.inat24 import (
     IMAGES,
@@ -54,64 +52,56 @@ from bittern.benchmarks.eval.suites.inat24 import (
 )
 from bittern.benchmarks.eval.suites.readers import (
     MAX_PARQUET_ROWS,
-    Numbers,
-    parquet_columns,
-    parquet_rows,
+    SuiteFile,
+    Texts,
     positions_of,
-    table_rows,
-    unreadable_parquet,
 )
-from bittern.benchmarks.eval.tasks import (
-    IMAGE,
-    TEXT,
-    Classes,
-    Items,
-    Protocol,
-    Relevance,
-    Task,
-)
+from bittern.benchmarks.eval.tasks import IMAGE, TEXT, Classes, Items, Protocol, Relevance, Task
 from bittern.benchmarks.eval.tasks.prompts import VERBATIM, free_queries, prompts_note
 from bittern.benchmarks.eval.tasks.splits import leave_out_unanswerable
 from bittern.errors import LayoutError, QrelsError
 from bittern.text import agreeing, some_of
 from bittern.types import MediaItem
 
+_VAL, _TEST = "val", "test"
 _RELEASE = "the data of INQUIRE's repository"
-_QUERIES_VAL = DataFile(
-    "inquire_queries_val.csv|inquire/inquire_queries_val.csv"
-    "|inquire_queries.csv|inquire/inquire_queries.csv",
-    "INQUIRE's 50 validation queries",
-    f'"inquire_queries_val.csv" in {_RELEASE}',
-    "4 kB",
-)
-_QUERIES_TEST = DataFile(
-    "inquire_queries_test.csv|inquire/inquire_queries_test.csv"
-    "|inquire_queries.csv|inquire/inquire_queries.csv",
-    "INQUIRE's 200 test queries",
-    f'"inquire_queries_test.csv" in {_RELEASE}',
-    "17 kB",
-)
+
+
+def _in_repository(*names: str) -> str:
+    """Alternatives of a path: in the data folder, or below ``inquire/``."""
+    return "|".join(f"{folder}{name}" for name in names for folder in ("", "inquire/"))
+
+
+_ONE_FILE = "inquire_queries.csv"
+_QUERIES = {
+    split: DataFile(
+        _in_repository(f"inquire_queries_{split}.csv", _ONE_FILE),
+        f"INQUIRE's {what} queries",
+        f'"inquire_queries_{split}.csv" in {_RELEASE}',
+        size,
+    )
+    for split, what, size in ((_VAL, "50 validation", "4 kB"), (_TEST, "200 test", "17 kB"))
+}
 _ANNOTATIONS = DataFile(
-    "inquire_annotations.csv|inquire/inquire_annotations.csv",
+    _in_repository("inquire_annotations.csv"),
     "about 33,000 pairs of a query and an image that is relevant to it",
     f'"inquire_annotations.csv" in {_RELEASE}',
     "4 MB",
 )
 _CANDIDATES = DataFile(
-    "inquire_rerank.csv|inquire/inquire_rerank.csv|rerank/|inquire/rerank/",
+    _in_repository("inquire_rerank.csv", "rerank/"),
     "the 100 candidates of each query; only the rerank task needs them",
     'the INQUIRE-Rerank data set, its files "validation-*.parquet" and "test-*.parquet" '
     'in a folder "rerank"',
     "1.9 GB, pictures included",
     optional=True,
 )
-_VAL, _TEST = "val", "test"
-_QUERIES = {_VAL: _QUERIES_VAL, _TEST: _QUERIES_TEST}
 _WANTED = {"": (_TEST,), _TEST: (_TEST,), _VAL: (_VAL,), "all": (_VAL, _TEST)}
 """Splits of the queries that a `--database` means."""
 _RERANK_MEASURES = ("AP_minR@100", "nDCG@100", "MRR")
-"""All of a query's candidates are ranked."""
+"""All candidates of a query are ranked."""
 _NEEDED = ("query", "relevant", "inat24_image_id")
+_WITH_PICTURES = "columns image (with bytes), " + ", ".join(_NEEDED)
 _ABOUT = {
     "inat24_species_name": "scientificName",
     "rights_holder": "rightsHolder",
@@ -121,8 +111,8 @@ _FILE_NAME = "inat24_file_name"
 _NO_CLASSES = "its queries name no classes; the suite inat24 does"
 _NAMED = 3
 MAX_QUERIES = 100_000
-_INT64 = 1 << 63
-_INT64_DIGITS = 18
+_DIGITS = 18
+"""Digits that fit 64 bits."""
 
 
 class Inquire(Suite):
@@ -130,18 +120,18 @@ class Inquire(Suite):
 
     name = "inquire"
     about = "INQUIRE: 250 expert queries to 5,000,000 photographs (arXiv 2411.02537)"
-    layout = (METADATA, IMAGES, _QUERIES_VAL, _QUERIES_TEST, _ANNOTATIONS, _CANDIDATES)
+    layout = (METADATA, IMAGES, *_QUERIES.values(), _ANNOTATIONS, _CANDIDATES)
     limits = (
         Limit("database", "it names the queries (the images have one split)", tuple(_WANTED)[1:]),
         Limit("level", _NO_CLASSES),
         Limit("novel", _NO_CLASSES),
     )
     measures = ("AP_minR@50", "nDCG@50", "MRR@50")
+    pairs = ((TEXT, IMAGE),)
 
     def folder(self, data: Path | None, protocol: Protocol) -> Path:
         """The data folder, with every file that these queries and candidates need."""
-        splits = _WANTED[protocol.database]
-        queries = [file for split, file in _QUERIES.items() if split in splits]
+        queries = [_QUERIES[split] for split in _WANTED[protocol.database]]
         needed: Sequence[DataFile] = (METADATA, IMAGES, *queries, _ANNOTATIONS, _CANDIDATES)
         rerank = protocol.candidates == "rerank"
         # Candidates bring their pictures along, unless iNat24 is there.
@@ -164,51 +154,29 @@ class Inquire(Suite):
             )
         return folder
 
-    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
-        """``text→image`` and ``text→image, rerank 100``, as far as wanted; none for a model
-        without both towers. See `Suite.tasks`.
-        """
-        self.check_options(protocol)
-        folder = self.folder(data, protocol)
-        if not {TEXT, IMAGE} <= towers:
-            return []
-        queries = read_queries(folder, _WANTED[protocol.database])
-        if protocol.candidates == "rerank" and _only_pictures(folder):
-            return [_rerank_pictures(folder, queries, protocol)]
-        coco = read_images(folder, protocol)
-        matching = Matching(queries, protocol, coco.ids, coco.files)
-        relevant = matching.pairs(_annotations(folder), "annotations")
-        given = None
-        if protocol.candidates != "full" and found(folder, _CANDIDATES) is not None:
-            given = matching.pairs(_candidates(folder, queries), "candidates")
-        wanted, what = np.arange(len(coco.ids)), LISTED
-        if given is not None and protocol.candidates == "rerank":
-            wanted, what = np.unique(given.images), "images that are candidates"
-        media = photographs_of(coco, folder)
-        files = media.files if len(wanted) == len(media) else media.only(wanted).files
-        exist = check_files(media.root, files, protocol.missing, what)
-        kept = wanted[exist]
-        media = media if len(kept) == len(media) else media.only(kept)
-        # The queries name no class: the images' species decide nothing here.
-        items = replace(media.items, classes=np.full(len(kept), -1, np.int32))
-        sentences = (*coco.left_out, *matching.left_out, *skipped_files(exist, what))
-        ranked = _Ranked(protocol, queries, items, _numbered(kept, len(coco.ids)), sentences)
+    def make(self, root: Path, protocol: Protocol, pairs: Sequence[Pair]) -> list[Task]:
+        """``text→image`` and ``text→image, rerank 100``, as far as wanted."""
+        queries = read_queries(root, _WANTED[protocol.database])
+        if protocol.candidates == "rerank" and _only_pictures(root):
+            ranked = _pictures(root, queries, protocol)
+        else:
+            ranked = _photographs(root, queries, protocol)
         tasks = []
         if protocol.candidates != "rerank":
-            tasks.append(_full(ranked, relevant, given is None and protocol.candidates == "both"))
-        if given is not None:
-            tasks.append(_rerank(ranked, relevant.among(given, len(coco.ids)), given))
+            tasks.append(_full(ranked, protocol))
+        if ranked.candidates is not None:
+            tasks.append(_rerank(ranked, ranked.candidates, protocol))
         return tasks
 
 
 def _one_query_file(data: Path) -> bool:
     """Whether one file holds the queries of both splits."""
-    path = found(data, _QUERIES_VAL)
-    return path is not None and path == found(data, _QUERIES_TEST)
+    path = found(data, _QUERIES[_VAL])
+    return path is not None and path == found(data, _QUERIES[_TEST])
 
 
 def _only_pictures(data: Path) -> bool:
-    """Whether files with the candidates' pictures exist, and iNat24 does not, or not whole."""
+    """Whether the candidates have pictures of their own, and iNat24 is missing or incomplete."""
     candidates = found(data, _CANDIDATES)
     if candidates is None or not candidates.is_dir():
         return False
@@ -223,26 +191,44 @@ class _Ranked:
     """What both tasks share, so that no image is embedded twice.
 
     Attributes:
-        protocol: how it is run.
         queries: as published.
-        items: the images that are ranked.
-        number: int64, position among the items of each image that lines may name, -1 for none.
+        items: the ranked images.
+        number: int64, the item of each image that lines may name, -1 for none.
+        relevant: images that are relevant to the used queries.
+        candidates: images that are candidates of the used queries, if they are known.
         left_out: sentences on what was skipped.
+        notes: more notes on the rerank task.
     """
 
-    protocol: Protocol
     queries: Queries
     items: Items
     number: NDArray[np.int64]
+    relevant: Relevance
+    candidates: Relevance | None
     left_out: Sequence[str]
+    notes: Sequence[str] = ()
 
-    def relevance(self, pairs: Pairs) -> Relevance:
-        """The pairs, over what is ranked."""
-        items = self.number[pairs.images]
-        of, items = pairs.queries[items >= 0].astype(np.int32), items[items >= 0]
-        every = np.arange(len(self.queries), dtype=np.int32)
-        rows = Relevance.by_class(every, of)
-        return replace(rows, items=items[rows.items])
+
+def _photographs(root: Path, queries: Queries, protocol: Protocol) -> _Ranked:
+    """Images of iNat24: all of them, or only the candidates."""
+    coco = read_images(root, protocol)
+    matching = Matching(queries, protocol, coco.ids, coco.files)
+    relevant = matching.images(_annotations(root), "annotations")
+    candidates = None
+    if protocol.candidates != "full" and found(root, _CANDIDATES) is not None:
+        candidates = matching.images(_candidates(root, queries), "candidates")
+    wanted, what = np.arange(len(coco.ids)), LISTED
+    if candidates is not None and protocol.candidates == "rerank":
+        wanted, what = np.unique(candidates.items), "images that are candidates"
+    media = photographs_of(coco, root)
+    media = media if len(wanted) == len(media) else media.only(wanted)
+    exist = check_files(media.root, media.files, protocol.missing, what)
+    media = media if exist.all() else media.only(np.flatnonzero(exist))
+    # The queries name no class: the species of the images are not used.
+    items = replace(media.items, classes=np.full(len(media), -1, np.int32))
+    left_out = (*coco.left_out, *matching.left_out, *skipped_files(exist, what))
+    number = _numbered(wanted[exist], len(coco.ids))
+    return _Ranked(queries, items, number, relevant, candidates, left_out)
 
 
 def _numbered(kept: NDArray[np.int64], total: int) -> NDArray[np.int64]:
@@ -251,60 +237,70 @@ def _numbered(kept: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     return number
 
 
-def _full(ranked: _Ranked, relevant: Pairs, lacks_candidates: bool) -> Task:
+def _full(ranked: _Ranked, protocol: Protocol) -> Task:
     left_out = []
-    if lacks_candidates:
+    if ranked.candidates is None and protocol.candidates == "both":
         left_out.append(
-            f"INQUIRE-Rerank was not run, for its candidates are not there ({_CANDIDATES.path})"
+            f"INQUIRE-Rerank was not run, for it has no candidates here ({_CANDIDATES.path})"
         )
-    relevance = ranked.relevance(relevant)
-    skipped = len(relevant.queries) - len(relevance.items)
-    if skipped:
+    relevance = ranked.relevant.renumbered(ranked.number)
+    every = len(ranked.relevant.items)
+    if skipped := every - len(relevance.items):
         left_out.append(
-            f"{some_of(skipped, len(relevant.queries), 'annotation')} "
+            f"{some_of(skipped, every, 'annotation')} "
             f"{agreeing(skipped, 'is about an image', 'are about images')} that "
             f"{agreeing(skipped, 'was', 'were')} skipped"
         )
-    return _task(ranked, f"{TEXT}→{IMAGE}", relevance, left_out=left_out)
+    return _task(ranked, protocol, f"{TEXT}→{IMAGE}", relevance, left_out=left_out)
 
 
-def _rerank(ranked: _Ranked, relevant: Pairs, given: Pairs, notes: Sequence[str] = ()) -> Task:
-    candidates = ranked.relevance(given)
-    left_out = []
-    skipped = len(given.queries) - len(candidates.items)
-    if skipped:
+def _rerank(ranked: _Ranked, candidates: Relevance, protocol: Protocol) -> Task:
+    given = candidates.renumbered(ranked.number)
+    every, left_out = len(candidates.items), []
+    if skipped := every - len(given.items):
         left_out.append(
-            f"{some_of(skipped, len(given.queries), 'candidate')} "
+            f"{some_of(skipped, every, 'candidate')} "
             f"{agreeing(skipped, 'is an image that was', 'are images that were')} skipped"
         )
-    note = "only what is relevant among a query's candidates counts as relevant"
+    relevance = ranked.relevant.renumbered(ranked.number)
+    total = len(ranked.items)
+    among = np.isin(
+        relevance.queries * total + relevance.items, given.queries * total + given.items
+    )
+    relevance = Relevance.from_pairs(
+        relevance.queries[among], relevance.items[among], len(relevance)
+    )
     name = f"{TEXT}→{IMAGE}, rerank 100"
-    task = _task(ranked, name, ranked.relevance(relevant), candidates, left_out)
-    return replace(task, measures=_RERANK_MEASURES, notes=(*task.notes, note, *notes))
+    task = _task(ranked, protocol, name, relevance, given, left_out)
+    note = "only what is relevant among a query's candidates counts as relevant"
+    notes = (*task.notes, note, *ranked.notes)
+    return replace(task, measures=_RERANK_MEASURES, notes=notes)
 
 
 def _task(
     ranked: _Ranked,
+    protocol: Protocol,
     name: str,
     relevance: Relevance,
     candidates: Relevance | None = None,
     left_out: Sequence[str] = (),
 ) -> Task:
-    queries, protocol = ranked.queries, ranked.protocol
-    wanted = np.flatnonzero(queries.are_wanted).tolist()
-    ids, texts = ([column[i] for i in wanted] for column in (queries.ids, queries.texts))
+    """A task of the used queries; `relevance` and `candidates` are of these, in their order."""
+    queries, used = ranked.queries, ranked.queries.used.tolist()
+    ids, texts, splits = (
+        [column[i] for i in used] for column in (queries.ids, queries.texts, queries.splits)
+    )
     query_set, chosen = free_queries(ids, texts, TEXT, protocol)
-    of = np.array(wanted, np.int64)[chosen]
-    splits = np.array(queries.splits)[of]
-    groups = {split: splits == split for split in (_VAL, _TEST) if (splits == split).any()}
+    of_query = np.array(splits, np.str_)[chosen]
+    groups = {split: of_query == split for split in (_VAL, _TEST) if (of_query == split).any()}
     return leave_out_unanswerable(
         Task(
             name=name,
             queries=query_set,
             items=ranked.items,
-            relevance=relevance.only(of),
+            relevance=relevance.only(chosen),
             classes=Classes(()),
-            candidates=candidates.only(of) if candidates else None,
+            candidates=candidates.only(chosen) if candidates else None,
             groups=groups if len(groups) > 1 else {},
             left_out=(*ranked.left_out, *left_out),
             notes=(_splits_note(queries), prompts_note(protocol, VERBATIM, "query")),
@@ -315,17 +311,17 @@ def _task(
 def _splits_note(queries: Queries) -> str:
     if not any(queries.splits):
         return (
-            "All queries are asked: their file does not tell the splits. Published figures are of "
+            "All queries are used: their file does not tell the splits. Published figures are of "
             f"the {_TEST} queries"
         )
     if len(queries.wanted) > 1:
-        return f"Queries of {_VAL} and {_TEST} are asked; published figures are of {_TEST} alone"
+        return f"Queries of {_VAL} and {_TEST} are used; published figures are of {_TEST} alone"
     (split,) = queries.wanted
     usual = "as published figures are by default" if split == _TEST else "which is for tuning"
-    return f"The queries of the {split} split are asked, {usual}"
+    return f"The queries of the {split} split are used, {usual}"
 
 
-# Queries, annotations, candidates
+# Queries
 
 
 @dataclass(frozen=True)
@@ -337,8 +333,8 @@ class Queries:
         texts: in words.
         splits: ``val`` or ``test``; empty where one file holds both.
         wanted: the splits that are used.
-        partial: whether the file of an unused split does not exist: other files may then name
-            queries that no file holds.
+        partial: whether the file of an unused split is missing: other files may then name queries
+            that no file holds.
     """
 
     ids: Sequence[str]
@@ -347,13 +343,10 @@ class Queries:
     wanted: Collection[str]
     partial: bool
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     @property
-    def are_wanted(self) -> NDArray[np.bool_]:
-        """Whether each is of a split that is used, or of an unknown one: bool [n]."""
-        return np.array([not split or split in self.wanted for split in self.splits], np.bool_)
+    def used(self) -> NDArray[np.int64]:
+        """Positions of the queries of a split that is used, or of an unknown one."""
+        return np.flatnonzero([not split or split in self.wanted for split in self.splits])
 
     def by_text(self) -> dict[str, str]:
         """Ids by words with single spaces.
@@ -367,7 +360,7 @@ class Queries:
             if known != own:
                 raise QrelsError(
                     f"queries {known} and {own} have the same words ('{words[:60]}'), so "
-                    "candidates that are told by words cannot be matched; leave --candidates at "
+                    "candidates that are named by words cannot be matched; leave --candidates at "
                     "full"
                 )
         return ids
@@ -379,28 +372,26 @@ def read_queries(data: Path, wanted: Collection[str]) -> Queries:
     Raises:
         LayoutError: a file cannot be used, or an id is not unique.
     """
-    used = {split: file for split, file in _QUERIES.items() if split in wanted or found(data, file)}
-    files = {path_of(data, file): split for split, file in used.items()}
-    ids: dict[str, None] = {}
-    texts, splits = [], []
+    read = {split: file for split, file in _QUERIES.items() if split in wanted or found(data, file)}
+    files = {path_of(data, file): split for split, file in read.items()}
+    texts: dict[str, str] = {}
+    splits: list[str] = []
     for path, split in files.items():
-        origin = _QUERIES[split].origin
-        before = len(ids)
-        for number, row in table_rows(path, ("query_id", "query_text"), origin):
+        table, before = SuiteFile(path, _QUERIES[split].origin), len(texts)
+        for number, row in table.rows(("query_id", "query_text")):
             own = row["query_id"]
-            if own in ids:
-                raise LayoutError(
-                    f"{path}, line {number}: query_id {own[:60]} stands twice; take {origin}",
-                    field="data",
-                )
-            if len(ids) == MAX_QUERIES:
-                raise LayoutError(f"{path}: more than {MAX_QUERIES:,} queries", field="data")
-            ids[own] = None
-            texts.append(row["query_text"])
+            if own in texts:
+                raise table.error(f"{path}, line {number}: query_id {own[:60]} occurs twice")
+            if len(texts) == MAX_QUERIES:
+                raise table.error(f"{path}: more than {MAX_QUERIES:,} queries")
+            texts[own] = row["query_text"]
             splits.append("" if _one_query_file(data) else split)
-        if len(ids) == before:
-            raise LayoutError(f"{path} holds no query; take {origin}", field="data")
-    return Queries(list(ids), texts, splits, wanted, partial=len(used) < len(_QUERIES))
+        if len(texts) == before:
+            raise table.error(f"{path} holds no query")
+    return Queries(list(texts), list(texts.values()), splits, wanted, len(read) < len(_QUERIES))
+
+
+# Annotations and candidates
 
 
 @dataclass(frozen=True)
@@ -423,13 +414,18 @@ class Line:
     row: Mapping[str, Any] = field(default_factory=dict)
     at: tuple[int, int, int] = (0, 0, 0)
 
+    @property
+    def number(self) -> int | None:
+        """The image's id as a number; None for none."""
+        text = self.image
+        return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
+
 
 def _annotations(data: Path) -> Iterator[Line]:
     """Which images are relevant to which queries."""
-    path = path_of(data, _ANNOTATIONS)
-    columns = ("query_id", "image_id", "image_path")
-    for number, row in table_rows(path, columns, _ANNOTATIONS.origin):
-        where = f"{path.name}, line {number}"
+    table = SuiteFile(path_of(data, _ANNOTATIONS), _ANNOTATIONS.origin)
+    for number, row in table.rows(("query_id", "image_id", "image_path")):
+        where = f"{table.path.name}, line {number}"
         yield Line(where, row["query_id"], row["image_id"], row["image_path"])
 
 
@@ -441,71 +437,55 @@ def _candidates(data: Path, queries: Queries, *, pictures: bool = False) -> Iter
         queries: those that lines name by id or by words.
         pictures: whether the files must have pictures and relevance.
     """
-    path, origin = path_of(data, _CANDIDATES), _CANDIDATES.origin
+    path = path_of(data, _CANDIDATES)
     ids = queries.by_text()
     if path.is_file():
-        yield from _listed_candidates(path, ids)
+        yield from _listed_candidates(SuiteFile(path, _CANDIDATES.origin), ids)
         return
     for number, shard in enumerate(_shards(path)):
         if pictures:
             _check_pictures(shard)
         needed = _NEEDED if pictures else ("query", "inat24_image_id")
         also = (_FILE_NAME, *_ABOUT) if pictures else ()
-        for count, (group, row, cells) in enumerate(parquet_rows(shard, needed, origin, also), 1):
+        for count, (group, row, cells) in enumerate(shard.parquet_rows(needed, also), 1):
             words = " ".join(str(cells["query"] or "").split())
-            image = cells["inat24_image_id"]
-            if pictures and not (isinstance(image, int) and 0 <= image < _INT64):
-                raise _no_pictures(shard, f"image id '{image}' in row group {group}, row {row}")
-            yield Line(
-                where=f"{shard.name}, row {count}",
+            line = Line(
+                where=f"{shard.path.name}, row {count}",
                 query=ids.get(words, words),
-                image=str(image),
+                image=str(cells["inat24_image_id"]),
                 row=cells,
                 at=(number, group, row),
             )
+            if pictures and line.number is None:
+                got = f"image id '{line.image}' in row group {group}, row {row}"
+                raise shard.wrong(_WITH_PICTURES, got)
+            yield line
 
 
-def _listed_candidates(path: Path, ids: Mapping[str, str]) -> Iterator[Line]:
-    expected = "columns query_id or query, and image_id or file_name"
-    for number, row in table_rows(path, (), _CANDIDATES.origin):
+def _listed_candidates(table: SuiteFile, ids: Mapping[str, str]) -> Iterator[Line]:
+    for number, row in table.rows(()):
         words = " ".join(row.get("query", "").split())
         query = row.get("query_id") or ids.get(words, words)
         image, name = row.get("image_id", ""), row.get("file_name", "")
         if not query or not (image or name):
-            got = ", ".join(f"'{column[:40]}'" for column in list(row)[:8]) or "nothing"
-            got = f"in line {number} cells of {got}"
-            raise wrong_layout(path, expected, got, f"take {_CANDIDATES.origin}")
-        yield Line(f"{path.name}, line {number}", query, image, name)
+            cells = ", ".join(f"'{column[:40]}'" for column in list(row)[:8]) or "nothing"
+            raise table.wrong(
+                "columns query_id or query, and image_id or file_name",
+                f"in line {number} cells of {cells}",
+            )
+        yield Line(f"{table.path.name}, line {number}", query, image, name)
 
 
-def _shards(path: Path) -> list[Path]:
-    shards = sorted(path.glob("*.parquet"))
+def _shards(folder: Path) -> list[SuiteFile]:
+    shards = [SuiteFile(path, _CANDIDATES.origin) for path in sorted(folder.glob("*.parquet"))]
     if not shards:
         expected = "files 'validation-*.parquet' and 'test-*.parquet'"
-        remedy = f"take {_CANDIDATES.origin}"
-        raise wrong_layout(path, expected, "none that ends with .parquet", remedy)
+        raise SuiteFile(folder, _CANDIDATES.origin).wrong(expected, "none that ends with .parquet")
     return shards
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Queries and images that belong together: int64 positions, unique, in order."""
-
-    queries: NDArray[np.int64]
-    images: NDArray[np.int64]
-
-    def only(self, kept: NDArray[np.bool_]) -> Pairs:
-        """Some of the pairs."""
-        return Pairs(self.queries[kept], self.images[kept])
-
-    def among(self, others: Pairs, images: int) -> Pairs:
-        """Those that are among others as well."""
-        own = self.queries * images + self.images
-        return self.only(np.isin(own, others.queries * images + others.images))
-
-
 class Matching:
-    """Looks up the queries and images that lines name, and counts what is unknown.
+    """Looks up the queries and images that lines name, and counts unknown ones.
 
     Args:
         queries: the queries.
@@ -525,53 +505,48 @@ class Matching:
         paths: Sequence[str] = (),
     ) -> None:
         self._queries, self._protocol, self._ids, self._paths = queries, protocol, ids, paths
-        self._numbers = {own: number for number, own in enumerate(queries.ids)}
         self.left_out: list[str] = []
 
-    def pairs(self, lines: Iterable[Line], what: str) -> Pairs:
-        """The pairs of a file for queries that are wanted, each once.
+    def images(self, lines: Iterable[Line], what: str) -> Relevance:
+        """The images of each used query that the lines of a file name, each once.
 
         Raises:
             QrelsError: lines name unknown queries or images, unless these are skipped.
         """
-        read = list(lines)
+        lines = list(lines)
         if self._queries.partial:
-            known = [line for line in read if line.query in self._numbers]
-            if len(known) < len(read):
-                lost = len(read) - len(known)
+            known = set(self._queries.ids)
+            kept_lines = [line for line in lines if line.query in known]
+            if lost := len(lines) - len(kept_lines):
                 self.left_out.append(
-                    f"{lost:,} of {len(read):,} {what} {agreeing(lost, 'is', 'are')} of queries of "
-                    "the split that is not asked, whose file is not there; left out"
+                    f"{lost:,} of {len(lines):,} {what} {agreeing(lost, 'is', 'are')} of queries "
+                    "of the split that is not used, whose file is missing; left out"
                 )
-            read = known
-        queries, images = self.find(read)
-        self._check(read, queries, images, what)
+            lines = kept_lines
+        queries, images = self.find(lines)
+        self._check(lines, queries, images, what)
         kept = (queries >= 0) & (images >= 0)
-        both = np.unique(np.stack([queries[kept], images[kept]], 1), axis=0)
-        again = int(kept.sum()) - len(both)
-        if again:
-            stand = agreeing(again, "stands there twice and counts", "stand there twice and count")
-            self.left_out.append(f"{again:,} of {len(read):,} {what} {stand} once")
-        return Pairs(both[:, 0], both[:, 1]).only(self._queries.are_wanted[both[:, 0]])
+        pairs = Relevance.from_pairs(queries[kept], images[kept], len(self._queries.ids))
+        if again := int(kept.sum()) - len(pairs.items):
+            occur = agreeing(again, "occurs twice and counts", "occur twice and count")
+            self.left_out.append(f"{again:,} of {len(lines):,} {what} {occur} once")
+        return pairs.only(self._queries.used)
 
     def find(self, lines: Sequence[Line]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Positions of the lines' queries and images, -1 for unknown ones."""
-        queries = np.array([self._numbers.get(line.query, -1) for line in lines], np.int64)
-        paths = {line.path: -1 for line in lines if not line.image}
-        if paths:
+        queries = positions_of([line.query for line in lines], list(self._queries.ids))
+        images = positions_of([line.number for line in lines], self._ids)
+        by_path = {line.path: -1 for line in lines if not line.image}
+        if by_path:
             for number, path in enumerate(self._paths):
-                if path in paths:
-                    paths[path] = number
-        ids = [int(line.image) if _is_id(line.image) else -1 for line in lines]
-        images = positions_of(np.array(ids, np.int64), self._ids)
+                if path in by_path:
+                    by_path[path] = number
         for number, line in enumerate(lines):
-            image = int(images[number])
             if not line.image:
-                images[number] = paths[line.path]
-            elif not _is_id(line.image) or (
-                line.path and image >= 0 and self._paths[image] != line.path
-            ):
-                images[number] = -1
+                images[number] = by_path[line.path]
+            elif line.path and images[number] >= 0:
+                same = self._paths[int(images[number])] == line.path
+                images[number] = images[number] if same else -1
         return queries, images
 
     def _check(
@@ -584,19 +559,16 @@ class Matching:
         lost = np.flatnonzero((queries < 0) | (images < 0)).tolist()
         if not lost:
             return
-        first = "; ".join(
-            f"{lines[i].where}: "
-            + (
-                f"query '{lines[i].query[:60]}'"
-                if queries[i] < 0
-                else " ".join(["image", *(w[:200] for w in (lines[i].image, lines[i].path) if w)])
-            )
-            for i in lost[:_NAMED]
-        )
+        shown = [
+            f"{line.where}: query '{line.query[:60]}'"
+            if queries[i] < 0
+            else f"{line.where}: image {line.image[:200]} {line.path[:200]}".rstrip()
+            for i, line in ((i, lines[i]) for i in lost[:_NAMED])
+        ]
         name = agreeing(
             len(lost), "names an unknown query or image", "name unknown queries or images"
         )
-        sentence = f"{len(lost):,} of {len(lines):,} {what} {name} ({first})"
+        sentence = f"{len(lost):,} of {len(lines):,} {what} {name} ({'; '.join(shown)})"
         if self._protocol.unknown == "error":
             raise QrelsError(
                 f"{sentence}; queries, {what} and images have to be of the same release of "
@@ -605,42 +577,38 @@ class Matching:
         self.left_out.append(sentence)
 
 
-def _is_id(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= _INT64_DIGITS
-
-
 # Pictures inside the candidates' files
 
 
-def _rerank_pictures(folder: Path, queries: Queries, protocol: Protocol) -> Task:
-    """The rerank task over the pictures inside the candidates' files."""
-    path = path_of(folder, _CANDIDATES)
+def _pictures(root: Path, queries: Queries, protocol: Protocol) -> _Ranked:
+    """The pictures inside the candidates' files, and what these say about relevance."""
+    folder = path_of(root, _CANDIDATES)
     lines: list[Line] = []
-    for line in _candidates(folder, queries, pictures=True):
+    for line in _candidates(root, queries, pictures=True):
         if len(lines) == MAX_PARQUET_ROWS:
-            raise LayoutError(f"{path} has more than {MAX_PARQUET_ROWS:,} rows", field="data")
+            raise LayoutError(f"{folder} has more than {MAX_PARQUET_ROWS:,} rows", field="data")
         lines.append(line)
-    wanted = {own for own, used in zip(queries.ids, queries.are_wanted, strict=True) if used}
-    # Images of the wanted queries come first, in the order in which these name them.
-    ordered = sorted(lines, key=lambda line: line.query not in wanted)
-    first = {int(line.image): line for line in reversed(ordered)}
-    ids = np.array(list(dict.fromkeys(int(line.image) for line in ordered)), np.int64)
+    used = {queries.ids[i] for i in queries.used.tolist()}
+    first: dict[int, Line] = {}
+    # Images of the used queries come first, in the order in which these name them.
+    for line in sorted(lines, key=lambda line: line.query not in used):
+        first.setdefault(int(line.image), line)
+    ids = np.array(list(first), np.int64)
     matching = Matching(queries, protocol, ids)
-    given = matching.pairs(lines, "candidates")
-    of, images = matching.find([line for line in lines if line.row["relevant"]])
-    relevant = Pairs(*np.unique(np.stack([of, images], 1)[of >= 0], axis=0).T)
-    kept = np.unique(given.images)
-    chosen = [first[own] for own in ids[kept].tolist()]
+    candidates = matching.images(lines, "candidates")
+    known = Matching(queries, replace(protocol, unknown="skip"), ids)
+    relevant = known.images([line for line in lines if line.row["relevant"]], "candidates")
+    kept = np.unique(candidates.items)
     items = Items(
-        Numbers(ids[kept]),
+        Texts(pa.array(ids[kept])),
         IMAGE,
-        Pictures(_shards(path), chosen),
+        Pictures(_shards(folder), [first[own] for own in ids[kept].tolist()]),
         np.full(len(kept), -1, np.int32),
         IMAGE,
     )
-    ranked = _Ranked(protocol, queries, items, _numbered(kept, len(ids)), matching.left_out)
-    note = "the pictures are those inside INQUIRE-Rerank's files: iNat24 is not there, or not whole"
-    return _rerank(ranked, relevant.among(given, len(ids)), given, [note])
+    note = "the pictures are those inside INQUIRE-Rerank's files: iNat24 is missing or incomplete"
+    number = _numbered(kept, len(ids))
+    return _Ranked(queries, items, number, relevant, candidates, matching.left_out, [note])
 
 
 class Pictures:
@@ -651,7 +619,7 @@ class Pictures:
         lines: one of each image.
     """
 
-    def __init__(self, shards: Sequence[Path], lines: Sequence[Line]) -> None:
+    def __init__(self, shards: Sequence[SuiteFile], lines: Sequence[Line]) -> None:
         self._shards, self._lines = shards, lines
         self._lock = Lock()
         self._group: tuple[int, int] = (-1, -1)
@@ -675,28 +643,19 @@ class Pictures:
         with self._lock:
             if self._group != (shard, group):
                 self._pictures = None
-                try:
-                    with pq.ParquetFile(self._shards[shard]) as file:
-                        self._pictures = file.read_row_group(group, columns=["image"]).column(0)
-                except (pa.ArrowException, OSError) as error:
-                    raise unreadable_parquet(
-                        self._shards[shard], error, _CANDIDATES.origin
-                    ) from error
+                with self._shards[shard].parquet() as file:
+                    self._pictures = file.read_row_group(group, columns=["image"]).column(0)
                 self._group = (shard, group)
             picture = self._pictures[row].as_py()
         # A picture without bytes is an empty file, refused where it is decoded, by its name.
         return bytes((picture or {}).get("bytes") or b"")
 
 
-def _check_pictures(shard: Path) -> None:
+def _check_pictures(shard: SuiteFile) -> None:
     """Refuse a file without pictures, relevance or ids."""
-    schema = parquet_columns(shard, _CANDIDATES.origin)
+    with shard.parquet() as file:
+        schema = file.schema_arrow
     picture = schema.field("image").type if "image" in schema.names else pa.null()
     pictures = pa.types.is_struct(picture) and picture.get_field_index("bytes") >= 0
     if not pictures or not set(_NEEDED) <= set(schema.names):
-        raise _no_pictures(shard, "columns " + ", ".join(schema.names[:20]))
-
-
-def _no_pictures(shard: Path, got: str) -> LayoutError:
-    expected = "columns image (with bytes), " + ", ".join(_NEEDED)
-    return wrong_layout(shard, expected, got, f"take {_CANDIDATES.origin}")
+        raise shard.wrong(_WITH_PICTURES, "columns " + ", ".join(schema.names[:20]))

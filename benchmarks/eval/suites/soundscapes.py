@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,13 +32,13 @@ from numpy.typing import NDArray
 from bittern.benchmarks.eval.suites.base import (
     DataFile,
     Limit,
+    Pair,
     Suite,
     check_files,
     check_layout,
     skipped_files,
-    wrong_layout,
 )
-from bittern.benchmarks.eval.suites.readers import table_rows
+from bittern.benchmarks.eval.suites.readers import SuiteFile
 from bittern.benchmarks.eval.suites.species import SpeciesMedia, SpeciesTask
 from bittern.benchmarks.eval.tasks import (
     AUDIO,
@@ -48,10 +48,11 @@ from bittern.benchmarks.eval.tasks import (
     Relevance,
     Task,
     TrainingSplit,
+    ranges,
 )
 from bittern.benchmarks.eval.tasks.splits import NOVEL, SEEN, leave_out_unanswerable
-from bittern.errors import InvalidInputError, LayoutError, QrelsError
-from bittern.text import agreeing, counted, some_of
+from bittern.errors import InvalidInputError, QrelsError
+from bittern.text import agreeing, counted, first_few, some_of
 
 _ORIGIN = "a collection of fully annotated soundscape recordings on Zenodo (Kahl, Navine et al.)"
 _PAGE = "the collection's page on Zenodo (Kahl, Navine et al., 2022)"
@@ -66,8 +67,8 @@ MIN_OVERLAP_S = 0.5
 """Seconds of an annotation that make a window relevant."""
 _TOLERANCE_S = 1e-3  # spans are float32: 0.2 ms at the end of an hour
 _WINDOWS_DIFFER = (
-    "Windows are cut as the encoder takes them, and which of them are right depends on where they "
-    "are: two encoders with other windows are not ranked on the same items"
+    "Windows are cut as the encoder takes them, and their times decide which of them are relevant: "
+    "two encoders with other windows are not ranked on the same items"
 )
 
 
@@ -95,12 +96,11 @@ class Soundscapes(Suite):
         Limit("fit_on", _SPLITS, ("items",)),
     )
     measures = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
+    pairs = ((TEXT, AUDIO),)
 
-    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
+    def make(self, root: Path, protocol: Protocol, pairs: Sequence[Pair]) -> list[Task]:
         """Names against windows and, unless every window is an item, against recordings."""
-        self.check_options(protocol)
-        root = self.folder(data, protocol)
-        return soundscape_tasks(root, protocol) if {TEXT, AUDIO} <= towers else []
+        return soundscape_tasks(root, protocol)
 
 
 def check_soundscapes(data: Path | None, protocol: Protocol) -> None:
@@ -143,7 +143,7 @@ def soundscape_tasks(
     if protocol.windows == "separate":
         return [windows]
     rule = (
-        "A recording is right for a species that is annotated anywhere in it; it counts by the "
+        "A recording is relevant for each species that is annotated in it; it counts by the "
         f"{protocol.windows} over its windows."
     )
     name = f"{prefix}text→audio, recordings"
@@ -151,7 +151,7 @@ def soundscape_tasks(
 
 
 def _over_annotations(collection: Collection, protocol: Protocol) -> Task:
-    """The task with every annotation as an item: these have one class each, recordings many."""
+    """The task with annotations as items: an annotation has one class, a recording many."""
     annotations, taxa = collection.annotations, collection.taxa
     names = [taxon.get("vernacularName") or taxon["scientificName"] for taxon in taxa]
     items = collection.recordings.only(annotations.recordings)
@@ -179,10 +179,9 @@ def _over_recordings(task: Task, collection: Collection) -> tuple[Task, Annotati
 
 
 def _relevance(task: Task, classes: NDArray[np.int32], items: NDArray[np.int64]) -> Relevance:
-    """Which items answer the task's queries, from pairs of class and item, which may repeat."""
-    pairs = np.unique(np.stack([classes.astype(np.int64), items], axis=1), axis=0)
-    found = Relevance.by_class(task.queries.classes, pairs[:, 0].astype(np.int32))
-    return replace(found, items=pairs[found.items, 1])
+    """The relevant items of the task's queries, from pairs of class and item, which may repeat."""
+    pairs = Relevance.by_class(task.queries.classes, classes)
+    return Relevance.from_pairs(pairs.queries, items[pairs.items], len(task.queries))
 
 
 def _with_training(task: Task, fitted: Task) -> Task:
@@ -275,8 +274,8 @@ def windows_as_items(
             f"{len(task.items)}: they are of other data; embed these recordings again"
         )
     rule = (
-        f"Every window is an item, right for a species if it shares {MIN_OVERLAP_S:g} s with one "
-        "of its annotations, or half of it where that is less."
+        f"Every window is an item, relevant for a species if it shares {MIN_OVERLAP_S:g} s with "
+        "one of its annotations, or half of it where that is less."
     )
     whole = replace(
         task,
@@ -304,8 +303,7 @@ def _overlaps(
     last = np.searchsorted(owners * stretch + starts, own + annotations.ends, "left")
     touched = np.maximum(last - first, 0)
     which = np.repeat(np.arange(len(annotations)), touched)
-    before = np.cumsum(touched) - touched
-    rows = (np.arange(len(which)) - before[which] + first[which]).astype(np.int64)
+    rows = ranges(first, touched)
     begin, end = annotations.starts[which], annotations.ends[which]
     shared = np.minimum(ends[rows], end) - np.maximum(starts[rows], begin)
     needed = np.minimum(MIN_OVERLAP_S, (end - begin) / 2)
@@ -334,24 +332,27 @@ class Collection:
 
 
 def read_collection(data: Path, protocol: Protocol) -> Collection:
-    """Read a collection; annotations of unknown species are refused, or skipped.
+    """Read a collection; unusable annotations are refused, or skipped.
 
     Raises:
         LayoutError: a table cannot be read or is of another form; recordings are missing.
         QrelsError: annotations of unknown species, with impossible times, or none at all.
     """
-    path = data / "annotations.csv"
-    species = _species(data / "species.csv")
-    boxes, troubles, harmless = _boxes(path, species)
-    if troubles and protocol.unknown == "error":
+    table = SuiteFile(data / "annotations.csv", _ORIGIN)
+    species = _species(SuiteFile(data / "species.csv", _ORIGIN))
+    boxes = _Boxes()
+    for line, row in table.rows((_FILE, _START, _END, _CODE)):
+        boxes.add(table, line, row, species)
+    unusable = boxes.unusable()
+    if unusable and protocol.unknown == "error":
         raise QrelsError(
-            f"{path}: {'; '.join(troubles)}. Correct them, or skip them with --unknown skip",
+            f"{table.path}: {'; '.join(unusable)}. Correct them, or skip them with --unknown skip",
             field="data",
         )
-    annotated = sorted({name for name, *_ in boxes})
+    annotated = sorted({name for name, *_ in boxes.found})
     if not annotated:
         raise QrelsError(
-            f"{path} has no annotation of a species of species.csv; take both from {_ORIGIN}",
+            f"{table.path} has no annotation of a species of species.csv; take both from {_ORIGIN}",
             field="data",
         )
     what = "recordings that annotations.csv names"
@@ -360,11 +361,10 @@ def read_collection(data: Path, protocol: Protocol) -> Collection:
     names = sorted(known | set(_recordings(data / _FOLDER)))
     position = {name: number for number, name in enumerate(names)}
     label = {code: number for number, code in enumerate(species)}
-    kept = [box for box in boxes if box[0] in known]
+    kept = [box for box in boxes.found if box[0] in known]
+    none = np.full(len(names), -1, np.int32)
     return Collection(
-        recordings=SpeciesMedia(
-            data / _FOLDER, AUDIO, names, names, np.full(len(names), -1, np.int32)
-        ),
+        recordings=SpeciesMedia(data / _FOLDER, AUDIO, names, names, none),
         taxa=[{"kingdom": "Animalia", **taxon} for taxon in species.values()],
         annotations=Annotations(
             recordings=np.array([position[box[0]] for box in kept], np.int64),
@@ -372,7 +372,7 @@ def read_collection(data: Path, protocol: Protocol) -> Collection:
             ends=np.array([box[2] for box in kept], np.float64),
             classes=np.array([label[box[3]] for box in kept], np.int32),
         ),
-        left_out=[*troubles, *harmless, *skipped_files(exist, what)],
+        left_out=[*unusable, *boxes.harmless(), *skipped_files(exist, what)],
     )
 
 
@@ -384,89 +384,91 @@ def _recordings(folder: Path) -> list[str]:
     ]
 
 
-def _species(path: Path) -> dict[str, dict[str, str]]:
+def _species(table: SuiteFile) -> dict[str, dict[str, str]]:
     """Darwin Core names by code."""
-    remedy = f"take it from {_ORIGIN}"
     species: dict[str, dict[str, str]] = {}
-    for line, row in table_rows(path, (_CODE, _SCIENTIFIC, _COMMON), _ORIGIN, filled=(_CODE,)):
+    for line, row in table.rows((_CODE, _SCIENTIFIC, _COMMON), filled=(_CODE,)):
         code = row[_CODE].strip()
         if code == _UNIDENTIFIED:
             continue
         if code in species:
-            got = f"'{code[:40]}' again in line {line}"
-            raise wrong_layout(path, "one line per code", got, remedy)
+            raise table.wrong("one line per code", f"'{code[:40]}' again in line {line}")
         taxon = {"vernacularName": row.get(_COMMON, ""), "scientificName": row.get(_SCIENTIFIC, "")}
         if taxon["scientificName"]:
             taxon["genus"] = taxon["scientificName"].split()[0]
         species[code] = {column: name for column, name in taxon.items() if name}
         if not species[code]:
-            raise LayoutError(
-                f"{path}, line {line}: the species '{code[:40]}' has no name to ask for; {remedy}",
-                field="data",
-            )
+            raise table.error(f"{table.path}, line {line}: the species '{code[:40]}' has no name")
     if not species:
-        raise wrong_layout(path, "species", "none", remedy)
+        raise table.wrong("species", "none")
     return species
 
 
-_Box = tuple[str, float, float, str]
+class _Boxes:
+    """Lines of ``annotations.csv``: usable ones, and how many others there are.
 
+    Attributes:
+        found: recording, start and end in seconds, and code; in order, each once.
+    """
 
-def _boxes(
-    path: Path, species: Mapping[str, Mapping[str, str]]
-) -> tuple[list[_Box], list[str], list[str]]:
-    """The usable annotations, and sentences: on those of no use, and on harmless ones."""
-    boxes: dict[_Box, None] = {}
-    unknown: Counter[str] = Counter()
-    never: list[int] = []
-    unidentified = again = lines = 0
-    for line, row in table_rows(path, (_FILE, _START, _END, _CODE), _ORIGIN):
-        lines += 1
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, float, float, str], None] = {}
+        self._unknown: Counter[str] = Counter()
+        self._impossible: list[str] = []
+        self._lines = self._unidentified = self._repeated = 0
+
+    def add(
+        self, table: SuiteFile, line: int, row: Mapping[str, str], species: Container[str]
+    ) -> None:
+        """Read a line."""
+        self._lines += 1
         code = row[_CODE].strip()
-        start, end = _seconds(path, line, row[_START]), _seconds(path, line, row[_END])
+        try:
+            start, end = float(row[_START]), float(row[_END])
+        except ValueError:
+            times = f"{row[_START][:40]!r} and {row[_END][:40]!r} in line {line}"
+            raise table.wrong("times in seconds", times) from None
+        box = (row[_FILE].strip(), start, end, code)
         if code == _UNIDENTIFIED:
-            unidentified += 1
+            self._unidentified += 1
         elif code not in species:
-            unknown[code] += 1
+            self._unknown[code] += 1
         elif not 0 <= start < end < math.inf:
-            never.append(line)
+            self._impossible.append(str(line))
+        elif box in self.found:
+            self._repeated += 1
         else:
-            box = (row[_FILE].strip(), start, end, code)
-            again += box in boxes
-            boxes[box] = None
-    troubles = []
-    if unknown:
-        most = ", ".join(f"'{code[:40]}' ({count})" for code, count in unknown.most_common(_NAMED))
-        more = f" and {len(unknown) - _NAMED} more codes" if len(unknown) > _NAMED else ""
-        troubles.append(
-            f"{some_of(unknown.total(), lines, 'annotation')} "
-            f"{agreeing(unknown.total(), 'is of a code', 'are of codes')} that species.csv lacks: "
-            f"{most}{more}"
-        )
-    if never:
-        first = ", ".join(str(line) for line in never[:_NAMED])
-        more = ", ..." if len(never) > _NAMED else ""
-        bad = agreeing(len(never), "ends before it begins, or is", "end before they begin, or are")
-        troubles.append(
-            f"{some_of(len(never), lines, 'annotation')} {bad} at no time: "
-            f"{agreeing(len(never), 'that in line', 'those in lines')} {first}{more}"
-        )
-    harmless = []
-    if unidentified:
-        mark = agreeing(unidentified, "marks a sound", "mark sounds")
-        harmless.append(
-            f"{some_of(unidentified, lines, 'annotation')} {mark} that the annotators could not "
-            f"identify ({_UNIDENTIFIED}); {agreeing(unidentified, 'it is', 'they are')} left out"
-        )
-    if again:
-        repeat = agreeing(again, "repeats another and counts", "repeat others and count")
-        harmless.append(f"{some_of(again, lines, 'annotation')} {repeat} once")
-    return list(boxes), troubles, harmless
+            self.found[box] = None
 
+    def unusable(self) -> list[str]:
+        """Sentences on unknown codes and impossible times."""
+        sentences = []
+        if number := self._unknown.total():
+            codes = [f"'{code[:40]}' ({count})" for code, count in self._unknown.most_common()]
+            sentences.append(
+                f"{some_of(number, self._lines, 'annotation')} "
+                f"{agreeing(number, 'is of a code', 'are of codes')} that species.csv lacks: "
+                f"{first_few(codes, _NAMED)}"
+            )
+        if number := len(self._impossible):
+            bad = agreeing(number, "ends before it begins, or is", "end before they begin, or are")
+            sentences.append(
+                f"{some_of(number, self._lines, 'annotation')} {bad} at no time: "
+                f"{agreeing(number, 'that in line', 'those in lines')} "
+                f"{first_few(self._impossible, _NAMED)}"
+            )
+        return sentences
 
-def _seconds(path: Path, line: int, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        got = f"{text[:40]!r} in line {line}"
-        raise wrong_layout(path, "times in seconds", got, f"take it from {_ORIGIN}") from None
+    def harmless(self) -> list[str]:
+        """Sentences on unidentified sounds and repeated lines."""
+        sentences = []
+        if number := self._unidentified:
+            mark = agreeing(number, "marks a sound", "mark sounds")
+            sentences.append(
+                f"{some_of(number, self._lines, 'annotation')} {mark} that the annotators could "
+                f"not identify ({_UNIDENTIFIED}); {agreeing(number, 'it is', 'they are')} left out"
+            )
+        if number := self._repeated:
+            repeat = agreeing(number, "repeats another and counts", "repeat others and count")
+            sentences.append(f"{some_of(number, self._lines, 'annotation')} {repeat} once")
+        return sentences

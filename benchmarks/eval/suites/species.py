@@ -34,8 +34,8 @@ from bittern.benchmarks.eval.tasks.splits import by_protocol
 from bittern.types import MediaItem
 
 RECORDING_QUERIES = (
-    "A recording that is a query is the mean of its windows' embeddings, whatever --windows says "
-    "of those that are searched"
+    "A recording that is a query is the mean of its windows' embeddings; --windows is about the "
+    "recordings that are searched"
 )
 """For `Task.notes`, where recordings are queries."""
 
@@ -116,13 +116,8 @@ class SpeciesMedia(Sequence[Any]):
 
     @property
     def items(self) -> Items:
-        """They as what is ranked."""
+        """As what is ranked."""
         return Items(self.ids, self.modality, self, self.classes, self.modality)
-
-    @property
-    def queries(self) -> QuerySet:
-        """They as queries."""
-        return as_queries(self.items)
 
 
 def as_queries(items: Items) -> QuerySet:
@@ -133,11 +128,11 @@ def as_queries(items: Items) -> QuerySet:
 
 @dataclass(frozen=True)
 class SpeciesTask:
-    """A task of which everything follows from classes: relevance, levels, seen and novel.
+    """A task whose relevance, levels, seen and novel queries follow from classes.
 
     Attributes:
         classes: the species.
-        items: what is ranked.
+        items: the ranked items.
         protocol: how it is run.
         queries: media that are queries; None to search by names.
         names: int [c], classes whose names are queries; None for all.
@@ -146,7 +141,7 @@ class SpeciesTask:
         training_queries: queries of the training split; None for the names of its classes.
         left_out: sentences on what was skipped.
         notes: what one must know to read the figures.
-        more_notes: the same, behind the note on how queries are put.
+        more_notes: the same, behind the note on prompts.
     """
 
     classes: Classes
@@ -168,7 +163,7 @@ class SpeciesTask:
             name: empty for ``text→image`` and the like.
 
         Raises:
-            InvalidInputError: the classes lack the level, or cannot be parted so.
+            InvalidInputError: the classes lack the level, or cannot be split.
             QrelsError: no query has a relevant item.
         """
         prompts = self.prompts or (AUDIO_PROMPTS if self.items.modality == AUDIO else IMAGE_PROMPTS)

@@ -17,46 +17,42 @@ from pathlib import Path
 
 import numpy as np
 
-from bittern.benchmarks.eval.suites.base import DataFile, Suite, check_layout, found, wrong_layout
-from bittern.benchmarks.eval.suites.readers import table_rows
-from bittern.benchmarks.eval.suites.species import SpeciesMedia, SpeciesTask
+from bittern.benchmarks.eval.suites.base import DataFile, Pair, Suite, check_layout, found
+from bittern.benchmarks.eval.suites.readers import SuiteFile
+from bittern.benchmarks.eval.suites.species import SpeciesMedia, SpeciesTask, as_queries
 from bittern.benchmarks.eval.tasks import AUDIO, IMAGE, TEXT, Classes, Protocol, Task
-from bittern.errors import InvalidInputError, LayoutError, QrelsError
-from bittern.text import agreeing, counted, some_of
+from bittern.errors import InvalidInputError, QrelsError
+from bittern.text import agreeing, counted, first_few, some_of
 
 _ORIGIN = "ssw60.tar.gz of the SSW60 release (Van Horn et al., ECCV 2022)"
 _HOLDERS = ("photographer", "rights_holder")
 _NOT_RELEASED = "13e5d907"
 """A NABirds photograph of a redstart that the tables list and the release's archive lacks, as
 others who unpacked it report."""
-_NAMED = 5
 _SETS: Mapping[str, Sequence[str]] = {
     "inat": ("images_inat",),
     "nabirds": ("images_nabirds",),
     "both": ("images_inat", "images_nabirds"),
 }
-_PAIRS = ((AUDIO, IMAGE), (TEXT, AUDIO), (TEXT, IMAGE), (IMAGE, AUDIO))
-"""Modality of the queries, and of the items."""
 _QUERY_SPLIT = "test"
 _ARCHIVE = "ssw60.tar.gz, 31 GB with its videos (visipedia/ssw60)"
 _TAXA = DataFile("taxa.csv", "names of the 60 species", _ARCHIVE, "a few KB")
 
 
-def _table(name: str, what: str, size: str, media: str, media_size: str) -> Sequence[DataFile]:
+def _table(name: str, medium: str, media: str, size: str) -> Sequence[DataFile]:
     return (
-        DataFile(f"{name}.csv", f"split and species of each {what}", _ARCHIVE, size),
-        DataFile(f"{name}/", media, _ARCHIVE, media_size),
+        DataFile(f"{name}.csv", f"split and species of each {medium}", _ARCHIVE, "about 1 MB"),
+        DataFile(f"{name}/", media, _ARCHIVE, size),
     )
 
 
-_RECORDINGS, _PHOTOGRAPHS = "3,861 recordings, WAV 22.05 kHz", "photographs of"
 _TABLES: Mapping[str, Sequence[DataFile]] = {
-    "audio_ml": _table("audio_ml", "recording", "under 1 MB", _RECORDINGS, "about 1.7 GB"),
+    "audio_ml": _table("audio_ml", "recording", "3,861 recordings, WAV 22.05 kHz", "about 1.7 GB"),
     "images_inat": _table(
-        "images_inat", "photograph", "about 1 MB", f"21,600 {_PHOTOGRAPHS} iNat2021", "a few GB"
+        "images_inat", "photograph", "21,600 photographs of iNat2021", "a few GB"
     ),
     "images_nabirds": _table(
-        "images_nabirds", "photograph", "under 1 MB", f"10,221 {_PHOTOGRAPHS} NABirds", "a few GB"
+        "images_nabirds", "photograph", "10,221 photographs of NABirds", "a few GB"
     ),
 }
 
@@ -70,16 +66,17 @@ class SSW60(Suite):
     )
     layout = (_TAXA, *(file for pair in _TABLES.values() for file in pair))
     measures = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
+    pairs = ((AUDIO, IMAGE), (TEXT, AUDIO), (TEXT, IMAGE), (IMAGE, AUDIO))
 
     def check_options(self, protocol: Protocol) -> None:
-        """Refuse databases that do not exist."""
+        """Refuse unknown databases."""
         super().check_options(protocol)
         _database(protocol)
 
     def folder(self, data: Path | None, protocol: Protocol) -> Path:
         """The data folder, before the towers of a model are known.
 
-        Either the recordings or the photographs may be wholly absent; `tasks` refuses that where
+        Either the recordings or the photographs may be wholly absent; `make` refuses that where
         they are needed.
         """
         sets, _ = _database(protocol)
@@ -89,18 +86,14 @@ class SSW60(Suite):
             kinds = some or kinds
         return check_layout(data, [_TAXA, *(file for kind in kinds for file in kind)], self.name)
 
-    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
+    def make(self, root: Path, protocol: Protocol, pairs: Sequence[Pair]) -> list[Task]:
         """audio→image, text→audio, text→image and image→audio, as far as there are towers."""
-        self.check_options(protocol)
         sets, _ = _database(protocol)
-        pairs = [pair for pair in _PAIRS if towers.issuperset(pair)]
-        used = {modality for pair in pairs or _PAIRS for modality in pair}
+        used = {modality for pair in pairs for modality in pair}
         tables = {AUDIO: ["audio_ml"], IMAGE: _SETS[sets]}
         tables = {modality: names for modality, names in tables.items() if modality in used}
         files = [file for names in tables.values() for file in _files(names)]
-        root = check_layout(data, [_TAXA, *files], self.name)
-        if not pairs:
-            return []
+        check_layout(root, [_TAXA, *files], self.name)
         taxa = read_taxa(root)
         classes = Classes([taxon["vernacularName"] for taxon in taxa], taxa)
         media = {m: _used_media(root, names, taxa, protocol) for m, names in tables.items()}
@@ -144,9 +137,11 @@ def _task(
         classes=classes,
         items=media[of].of_split(split).items,
         protocol=protocol,
-        queries=by_media.of_split(_QUERY_SPLIT).queries if by_media else None,
+        queries=as_queries(by_media.of_split(_QUERY_SPLIT).items) if by_media else None,
         training=media[of].of_split("train").items if fitted else None,
-        training_queries=by_media.of_split("train").queries if by_media and fitted else None,
+        training_queries=(
+            as_queries(by_media.of_split("train").items) if by_media and fitted else None
+        ),
         left_out=[line for m in (by, of) if m in media for line in media[m].left_out],
         notes=[
             f"The {split} split is searched.",
@@ -162,13 +157,13 @@ def read_taxa(data: Path) -> list[dict[str, str]]:
     Raises:
         LayoutError: the table cannot be read, or its labels are not 0, 1, 2 and so on.
     """
-    path, remedy = data / "taxa.csv", f"take it from {_ORIGIN}"
+    table = SuiteFile(data / "taxa.csv", _ORIGIN)
     columns = ("label", "common_name", "scientific_name", "family", "order")
     taxa: dict[int, dict[str, str]] = {}
-    for line, row in table_rows(path, columns, _ORIGIN):
-        label = _label(path, line, row)
+    for line, row in table.rows(columns):
+        label = _label(table, line, row)
         if label in taxa:
-            raise wrong_layout(path, "one line per label", f"{label} again in line {line}", remedy)
+            raise table.wrong("one line per label", f"{label} again in line {line}")
         taxa[label] = {
             "kingdom": "Animalia",
             "phylum": "Chordata",
@@ -180,7 +175,7 @@ def read_taxa(data: Path) -> list[dict[str, str]]:
             "vernacularName": row["common_name"],
         }
     if sorted(taxa) != list(range(len(taxa))) or not taxa:
-        raise wrong_layout(path, "labels 0, 1, 2 and so on", f"{sorted(taxa)[:10]}", remedy)
+        raise table.wrong("labels 0, 1, 2 and so on", f"{sorted(taxa)[:10]}")
     return [taxa[label] for label in range(len(taxa))]
 
 
@@ -227,17 +222,16 @@ def _read_media(
     modality, suffix = (AUDIO, ".wav") if tables[0] == "audio_ml" else (IMAGE, ".jpg")
     lines: dict[str, int] = {}
     labels, splits, holders, left_out = [], [], [], []
-    for table in tables:
-        path = root / f"{table}.csv"
+    for name in tables:
+        table = SuiteFile(root / f"{name}.csv", _ORIGIN)
         unknown, rows = [], 0
-        for line, row in table_rows(path, ("asset_id", "label", "split"), _ORIGIN):
+        for line, row in table.rows(("asset_id", "label", "split")):
             rows += 1
-            asset, label = f"{table}/{row['asset_id']}", _label(path, line, row)
+            asset, label = f"{name}/{row['asset_id']}", _label(table, line, row)
             if asset in lines:
-                raise LayoutError(
-                    f"{path}, line {line}: asset_id {row['asset_id'][:80]} stands in line "
-                    f"{lines[asset]} already; take the table from {_ORIGIN}",
-                    field="data",
+                raise table.error(
+                    f"{table.path}, line {line}: asset_id {row['asset_id'][:80]} is in line "
+                    f"{lines[asset]} already"
                 )
             if label >= len(taxa):
                 unknown.append(f"{label} (line {line})")
@@ -247,7 +241,11 @@ def _read_media(
             splits.append(row["split"])
             holders.append(next((row[column] for column in _HOLDERS if column in row), ""))
         if unknown:
-            left_out.append(_unknown_labels(path, unknown, rows))
+            are = agreeing(len(unknown), "is", "are")
+            left_out.append(
+                f"{table.path.name}: {some_of(len(unknown), rows, 'label')} {are} not in taxa.csv: "
+                f"{first_few(unknown, 5)}"
+            )
             if protocol.unknown == "error":
                 raise QrelsError(
                     f"{left_out[-1]}. Take both tables from {_ORIGIN}, or skip these with "
@@ -267,18 +265,8 @@ def _read_media(
     )
 
 
-def _unknown_labels(path: Path, unknown: Sequence[str], rows: int) -> str:
-    more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-    are = agreeing(len(unknown), "is", "are")
-    return (
-        f"{path.name}: {some_of(len(unknown), rows, 'label')} {are} not in taxa.csv: "
-        f"{', '.join(unknown[:_NAMED])}{more}"
-    )
-
-
-def _label(path: Path, line: int, row: Mapping[str, str]) -> int:
+def _label(table: SuiteFile, line: int, row: Mapping[str, str]) -> int:
     text = row["label"]
     if not (text.isascii() and text.isdigit() and len(text) < 9):
-        got = f"{text[:40]!r} in line {line}"
-        raise wrong_layout(path, "numbers as labels", got, f"take it from {_ORIGIN}")
+        raise table.wrong("numbers as labels", f"{text[:40]!r} in line {line}")
     return int(text)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.suites.base import DataFile, Limit, Suite
+from bittern.benchmarks.eval.suites.base import DataFile, Limit, Pair, Suite
 from bittern.benchmarks.eval.tasks import (
     TEXT,
     Classes,
@@ -89,6 +89,7 @@ class WordsSuite(Suite):
     )
     needs_data = False
     measures = ("AP", "nDCG@50", "P@10", "MRR", "hit@10")
+    pairs = ((TEXT, TEXT),)
 
     def __init__(self, min_items: int = MIN_ITEMS) -> None:
         self._min_items = min_items
@@ -104,13 +105,10 @@ class WordsSuite(Suite):
         with _as_layout_error():
             return find_nouns(data, cache_folder())
 
-    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
-        """One task per random split; none for a model without a text tower."""
-        self.check(data, protocol)
-        if TEXT not in towers:
-            return []
+    def make(self, root: Path, protocol: Protocol, pairs: Sequence[Pair]) -> list[Task]:
+        """One task per random split."""
         with _as_layout_error():
-            synsets = read_nouns(self.folder(data, protocol), FILES)
+            synsets = read_nouns(root, FILES)
         words = collect(synsets, self._min_items)
         return [_task(words, repeat, protocol) for repeat in range(protocol.repeats)]
 

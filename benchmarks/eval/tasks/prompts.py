@@ -200,7 +200,7 @@ def prompts_note(protocol: Protocol, default: Sequence[str], what: str = "label"
     """
     templates = tuple(protocol.prompts or default)
     if templates == VERBATIM:
-        return f"A query is the {what} as it stands, without a prompt"
+        return f"The {what} is embedded as it stands, without a prompt"
     shown = ", ".join(f"'{template[:200]}'" for template in templates[:_SHOWN])
     more = f" and {len(templates) - _SHOWN} more" if len(templates) > _SHOWN else ""
     if len(templates) == 1:

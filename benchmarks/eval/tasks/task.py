@@ -281,6 +281,16 @@ class Relevance:
         chosen = ranges(self.offsets[queries], sizes)
         return Relevance(_offsets(sizes), self.items[chosen], self.grades[chosen])
 
+    def renumbered(self, positions: NDArray[np.int64]) -> Relevance:
+        """The same with other positions of the items.
+
+        Args:
+            positions: int64 [items], the new position of each item, -1 to drop it.
+        """
+        items = positions[self.items]
+        kept = items >= 0
+        return Relevance.from_pairs(self.queries[kept], items[kept], len(self), self.grades[kept])
+
 
 def _offsets(sizes: NDArray[np.integer]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
