@@ -232,8 +232,8 @@ def check_relevance(relevance: object) -> float:
     rate = nan if isinstance(relevance, str) else _number(relevance)
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise QueryError(
-            f"relevance must be {', '.join(RELEVANCE_LEVELS)}, or a share from {LOWEST_RATE} to "
-            f"{HIGHEST_RATE} of queries about something else that may get an answer, "
+            f"relevance must be {', '.join(RELEVANCE_LEVELS)}, or a number from {LOWEST_RATE} to "
+            f"{HIGHEST_RATE} (the share of unrelated queries that may still get a hit), "
             f"not {relevance!r}",
             field="relevance",
         )

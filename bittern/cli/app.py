@@ -40,9 +40,16 @@ RENAMED = {
 """Commands and options of earlier releases, and what they are called now. An option's key names its
 command unless the option was renamed in every command."""
 
+_WORDS = {
+    "Value error, ": "",
+    "Input should be a valid integer, unable to parse string as an integer": "not a whole number",
+    "Input should be a valid number, unable to parse string as a number": "not a number",
+}
+"""Typer's words about values, and ours."""
+
 
 class Commands(TyperGroup):
-    """The commands; a usage error about an old name gives the new one."""
+    """The commands; usage errors give the new name of an old one, and use plain words."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command, as click does."""
@@ -59,6 +66,9 @@ class Commands(TyperGroup):
             command = getattr(getattr(error, "ctx", None), "info_name", "")
             if new := RENAMED.get(f"{command} {old}", RENAMED.get(old)):
                 vars(error).update(message=f"{old} is now {new}", possibilities=None)
+            for theirs, ours in _WORDS.items():
+                if theirs in getattr(error, "message", ""):
+                    vars(error).update(message=vars(error)["message"].replace(theirs, ours))
             raise
 
 
@@ -73,26 +83,31 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": demo,
-    "index": indexing.index,
-    "search": searching.search,
-    "serve": serve,
-    "models": listing.models,
-    "stats": listing.stats,
-    "export": searching.export,
-    "snapshots": history.snapshots,
-    "restore": history.restore,
-    "backup": history.backup,
-    "verify": verify,
-    "reencode": indexing.reencode,
-    "encode": indexing.encode,
-    "eval": evaluate,
+_COMMANDS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
+    "Find wildlife": {"demo": demo, "index": indexing.index, "search": searching.search},
+    "Look after archives": {
+        "stats": listing.stats,
+        "export": searching.export,
+        "verify": verify,
+        "snapshots": history.snapshots,
+        "restore": history.restore,
+        "backup": history.backup,
+    },
+    "Serve archives to others": {"serve": serve, "jobs": jobs.jobs},
+    "Choose, train and measure models": {
+        "models": listing.models,
+        "reencode": indexing.reencode,
+        "train": training.train,
+        "eval": evaluate,
+        "encode": indexing.encode,
+    },
 }
-for _name, _function in _COMMANDS.items():
-    app.command(_name)(grouped(_function))
-app.add_typer(training.command_group(), name="train")
-app.add_typer(jobs.jobs, name="jobs")
+for _panel, _commands in _COMMANDS.items():
+    for _name, _command in _commands.items():
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command, name=_name, rich_help_panel=_panel)
+        else:
+            app.command(_name, rich_help_panel=_panel)(grouped(_command))
 
 
 def _print_version(wanted: bool) -> None:

@@ -67,8 +67,7 @@ def _folder_only(archive: Path) -> Path:
     if _ADDRESS.match(str(archive)) and not archive.exists():
         raise InvalidInputError(
             f"'{archive}' is the address of a server, and this command needs the archive's folder: "
-            "run it on the machine that has the archive. From here, items are added in Python "
-            "with bittern.connect(...).add(...)"
+            "run it on the machine that has the archive"
         )
     return archive
 

@@ -88,9 +88,17 @@ class QueryOptions:
     ] = None
 
     def arguments(self, words: str | None) -> dict[str, Any]:
-        """The arguments of `ArchiveAPI.search`."""
-        from bittern.api import read_media
+        """The arguments of `ArchiveAPI.search`.
 
+        Raises:
+            QueryError: not exactly one thing to look for.
+            MediaError: the file cannot be read.
+        """
+        from bittern.api import read_media
+        from bittern.errors import QueryError
+
+        if [words, self.image, self.audio, self.id].count(None) != 3:
+            raise QueryError("give exactly one of WORDS, --image, --audio and --id", field="query")
         given = dict(vars(self))
         given["text"] = words
         given["image"] = None if self.image is None else read_media(self.image, "image")

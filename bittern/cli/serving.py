@@ -83,6 +83,8 @@ def serve(
         said = error.message.removeprefix(error.field)
         raise QueryError(f"{option.replace('_', '-')}{said}", field=error.field) from None
     parse_listen(listen)
+    if len({path.resolve() for path in archives}) < len(archives):
+        raise InvalidInputError("an archive is given twice; name each once")
     allowed = AllowedFolders.parse(jobs_from or [])
     if read_only and jobs_from:
         raise InvalidInputError("--read-only and --jobs-from exclude each other: jobs write")

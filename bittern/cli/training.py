@@ -85,17 +85,14 @@ class HeadSettings:
     modality: Annotated[str | None, typer.Option(help="Use only image or only audio items.")] = None
 
 
-def command_group() -> typer.Typer:
-    """`bittern train` with its three kinds."""
-    group = typer.Typer(
-        no_args_is_help=True,
-        help="Learn codes from captions or classes, or teach an audio tower a space of pictures.",
-    )
-    for kind in (pairs, labels, distill):
-        group.command()(grouped(kind))
-    return group
+train = typer.Typer(
+    no_args_is_help=True,
+    help="Learn codes from captions or classes, or teach an audio tower a space of pictures.",
+)
 
 
+@train.command()
+@grouped
 def pairs(
     source: Source,
     *,
@@ -120,6 +117,8 @@ def pairs(
     _train("pairs", options, settings, heads)
 
 
+@train.command()
+@grouped
 def labels(
     source: Source,
     *,
@@ -144,6 +143,8 @@ def labels(
     _train("labels", options, settings, heads)
 
 
+@train.command()
+@grouped
 def distill(
     source: Source,
     *,

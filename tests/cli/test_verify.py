@@ -30,9 +30,9 @@ def flip(path: Path) -> None:
 
 def test_verify_codes_a_sample_again_and_finds_the_same(run: Run, copy: Path) -> None:
     done = run("verify", copy, "--json")
-    told = json.loads(done.out)
-    assert (done.status, told["ok"], told["problems"]) == (0, True, [])
-    codes = told["codes"]
+    shown = json.loads(done.out)
+    assert (done.status, shown["ok"], shown["problems"]) == (0, True, [])
+    codes = shown["codes"]
     assert codes["media"] > 0
     assert codes["codes"] >= codes["media"]
     assert codes["wrong"] == codes["changed"] == codes["unusable"] == codes["unchecked"] == []
@@ -41,8 +41,8 @@ def test_verify_codes_a_sample_again_and_finds_the_same(run: Run, copy: Path) ->
 
 
 def test_verify_leaves_the_sample_out_where_none_is_wanted(run: Run, copy: Path) -> None:
-    told = json.loads(run("verify", copy, "--sample", "0", "--json").out)
-    assert told["codes"]["media"] == 0
+    shown = json.loads(run("verify", copy, "--sample", "0", "--json").out)
+    assert shown["codes"]["media"] == 0
 
 
 def test_a_flipped_bit_is_found_and_what_to_do_is_said(run: Run, copy: Path) -> None:
@@ -89,3 +89,25 @@ def test_a_dry_run_without_repair_is_misuse(run: Run, copy: Path) -> None:
     done = run("verify", copy, "--dry-run")
     assert done.status == 2
     assert "--repair" in done.err
+
+
+def test_verify_names_derived_files_that_are_damaged_and_changes_nothing(
+    run: Run, copy: Path
+) -> None:
+    (copy / "derived").mkdir(exist_ok=True)
+    (copy / "derived" / "rows.json").write_text("no set")
+    done = run("verify", copy)
+    assert done.status == 0
+    assert "sound; 4 image, 4 audio observations" in done.out
+    assert "damaged derived files, built again" in done.err
+    assert "rows: " in done.err
+    shown = json.loads(run("verify", copy, "--json").out)
+    assert (shown["ok"], shown["problems"], len(shown["derived_made_anew"])) == (True, [], 1)
+    assert (copy / "derived" / "rows.json").read_text() == "no set"
+
+
+def test_verify_names_what_is_damaged(run: Run, copy: Path) -> None:
+    shutil.rmtree(copy / "store")
+    done = run("verify", copy)
+    assert done.status == 1
+    assert "store" in done.err
