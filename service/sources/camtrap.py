@@ -41,8 +41,8 @@ from bittern.service.sources.field_values import (
 )
 from bittern.service.sources.listing import Listing
 from bittern.service.sources.media_locator import FoundMedia, modality_of_media
-from bittern.service.sources.packed import PackedFiles, describes
-from bittern.service.sources.tables import ENCODINGS, Dialect, Row, named_rows
+from bittern.service.sources.packed import PackedFiles, check_inside, describes
+from bittern.service.sources.tables import Dialect, Row, named_rows
 from bittern.types import MediaItem
 
 DESCRIPTOR = "datapackage.json"
@@ -155,15 +155,7 @@ class _Package:
         return named_rows(stream, dialect, name, columns, _MISSING)
 
     def _described(self) -> dict[str, Any]:
-        try:
-            with self._files.open(DESCRIPTOR) as file:
-                content = file.read(MAX_DESCRIPTOR_BYTES + 1)
-        except OSError as error:
-            raise ManifestError(f"{DESCRIPTOR} cannot be read: {error}", field="source") from error
-        if len(content) > MAX_DESCRIPTOR_BYTES:
-            raise ManifestError(
-                f"{DESCRIPTOR} is larger than {MAX_DESCRIPTOR_BYTES >> 20} MiB", field="source"
-            )
+        content = self._files.description(MAX_DESCRIPTOR_BYTES)
         try:
             description = json.loads(content.decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
@@ -203,40 +195,15 @@ def _version(description: object) -> str | None:
 
 def _described_resource(name: str, resource: dict[str, Any]) -> _Resource:
     paths = resource.get("path")
-    names: list[str] = []
-    for each in paths if isinstance(paths, list) else [paths]:
-        if not isinstance(each, str) or not _stays(each):
-            raise ManifestError(
-                f"the table '{name}' has the path {str(each)[:80]!r}, which is not in the "
-                "package: copy the file there, and correct the path",
-                field="source",
-            )
-        names.append(each)
+    paths = paths if isinstance(paths, list) else [paths]
+    names = tuple(check_inside(path, DESCRIPTOR) for path in paths)
     if not names:
         raise ManifestError(f"the table '{name}' has no path", field="source")
-    encoding = str(resource.get("encoding", "utf-8")).lower().replace("utf8", "utf-8")
-    if encoding not in ENCODINGS:
-        raise ManifestError(
-            f"the table '{name}' has the encoding {encoding[:40]!r}; supported: "
-            f"{', '.join(sorted(ENCODINGS))}",
-            field="source",
-        )
     dialect = resource.get("dialect")
     separator = dialect.get("delimiter", ",") if isinstance(dialect, dict) else ","
-    if not isinstance(separator, str) or len(separator) != 1:
-        raise ManifestError(
-            f"the table '{name}' needs a delimiter of one character", field="source"
-        )
+    encoding = str(resource.get("encoding", "utf-8"))
     gzipped = resource.get("compression") == "gz" or any(n.endswith(".gz") for n in names)
-    return _Resource(tuple(names), Dialect(separator=separator, encoding=encoding), gzipped)
-
-
-def _stays(name: str) -> bool:
-    """Whether a name is a path that stays in the package."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if not path.parts or path.is_absolute() or ".." in path.parts or not name.isprintable():
-        return False  # isprintable: no zero bytes, no lone surrogates
-    return "://" not in name
+    return _Resource(names, Dialect(separator=str(separator), encoding=encoding), gzipped)
 
 
 class _Media(Listing):

@@ -93,8 +93,7 @@ class _Archive(Listing):
     def __init__(self, path: Path, options: SourceOptions, files: PackedFiles) -> None:
         super().__init__(path, options)
         self.files = files
-        with files.open(META) as file:
-            self.meta = read_meta(file.read(MAX_META_BYTES + 1))
+        self.meta = read_meta(files.description(MAX_META_BYTES))
         self.occurrences, self.events = _occurrences(path, self.meta)
         self.of_core = self.events is None
         self.taken = {*self.occurrences.columns, *(self.events.columns if self.events else ())}

@@ -6,16 +6,15 @@ no document type (so no entities to expand), and name only files inside the arch
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
 from xml.etree import ElementTree
 
 from bittern.errors import ManifestError
 from bittern.service.sources.headings import kept_names
-from bittern.service.sources.tables import ENCODINGS, Dialect
+from bittern.service.sources.packed import check_inside
+from bittern.service.sources.tables import Dialect
 
 META = "meta.xml"
 MAX_META_BYTES = 4 << 20
@@ -87,11 +86,6 @@ def read_meta(content: bytes) -> Meta:
     Raises:
         ManifestError: an unreadable meta.xml.
     """
-    if len(content) > MAX_META_BYTES:
-        raise ManifestError(
-            f"meta.xml has more than {MAX_META_BYTES >> 20} MiB, the limit",
-            field="source",
-        )
     try:
         text = content.decode("utf-8-sig")
         if "<!DOCTYPE" in text.upper() or "<!ENTITY" in text.upper():
@@ -124,7 +118,7 @@ def _table(element: ElementTree.Element) -> MetaTable:
     keys = [_whole(c, "index") for tag in ("id", "coreid") for c in _children(element, tag)]
     return MetaTable(
         kind=element.get("rowType", "SimpleDarwinRecord").strip().rpartition("/")[2].lower(),
-        files=tuple(_inside(location) for location in _locations(element)),
+        files=tuple(check_inside(location, META) for location in _locations(element)),
         dialect=_dialect(element),
         header_lines=_whole(element, "ignoreHeaderLines") or 0,
         key=next((key for key in keys if key is not None), None),
@@ -134,22 +128,11 @@ def _table(element: ElementTree.Element) -> MetaTable:
 
 
 def _dialect(element: ElementTree.Element) -> Dialect:
-    encoding = element.get("encoding", "UTF-8").strip() or "UTF-8"
-    try:
-        encoding = codecs.lookup(encoding).name
-    except LookupError:
-        encoding = encoding.lower()
-    if encoding not in ENCODINGS:
-        raise ManifestError(
-            f"meta.xml gives a table the encoding {encoding[:40]!r}; supported: "
-            f"{', '.join(sorted(ENCODINGS))}",
-            field="source",
-        )
     return Dialect(
         separator=_unescaped(element.get("fieldsTerminatedBy", ",")),
         quote=_unescaped(element.get("fieldsEnclosedBy", '"')),
         line_end=_unescaped(element.get("linesTerminatedBy", r"\n")),
-        encoding=encoding,
+        encoding=element.get("encoding", "").strip() or "UTF-8",
     )
 
 
@@ -167,17 +150,6 @@ def _locations(element: ElementTree.Element) -> Iterator[str]:
             yield (location.text or "").strip()
     if not found:
         raise ManifestError("meta.xml describes a table without a file", field="source")
-
-
-def _inside(location: str) -> str:
-    path = PurePosixPath(location)
-    hostile = "\0" in location or "\\" in location or "://" in location
-    if not location or hostile or path.is_absolute() or ".." in path.parts:
-        raise ManifestError(
-            f"meta.xml names the file {location[:200]!r}, which is not inside the archive",
-            field="source",
-        )
-    return str(path)
 
 
 def _children(element: ElementTree.Element, tag: str) -> Iterator[ElementTree.Element]:

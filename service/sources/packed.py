@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Self, cast
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
@@ -40,7 +40,7 @@ class PackedFiles:
     """
 
     def __init__(self, path: Path, description: str) -> None:
-        self.path = path
+        self.path, self._described_by = path, description
         self._zip: zipfile.ZipFile | None = None
         self._below = ""
         if path.is_dir():
@@ -62,6 +62,25 @@ class PackedFiles:
     def __exit__(self, *_: object) -> None:
         if self._zip is not None:
             self._zip.close()
+
+    def description(self, limit: int) -> bytes:
+        """The content of the description.
+
+        Raises:
+            SourceNotFoundError: no such file.
+            ManifestError: it cannot be read, or has more than `limit` bytes.
+        """
+        name = self._described_by
+        try:
+            with self.open(name) as file:
+                content = file.read(limit + 1)
+        except OSError as error:
+            raise ManifestError(f"{name} cannot be read: {error}", field="source") from error
+        if len(content) > limit:
+            raise ManifestError(
+                f"{name} has more than {limit >> 20} MiB, the limit", field="source"
+            )
+        return content
 
     def names(self) -> list[str]:
         """Names of the files in the folder or zip."""
@@ -126,6 +145,23 @@ class PackedFiles:
             f"{names}. Download it again",
             field="source",
         )
+
+
+def check_inside(name: object, description: str) -> str:
+    """Check that a description names a file beside or below it.
+
+    Raises:
+        ManifestError: an address, an absolute path, or one that leads out.
+    """
+    path = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) else PurePosixPath()
+    hostile = not isinstance(name, str) or "://" in name or not name.isprintable()
+    if hostile or not path.parts or path.is_absolute() or ".." in path.parts:
+        raise ManifestError(
+            f"{description} names the file {str(name)[:200]!r}, which is not inside the package: "
+            "copy the file there, and correct the path",
+            field="source",
+        )
+    return str(path)
 
 
 def describes(path: Path, description: str, words: bytes = b"", limit: int = 0) -> bool:

@@ -11,6 +11,7 @@ import codecs
 import csv
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -58,7 +59,7 @@ class Dialect:
         separator: between cells.
         quote: around cells, one character; empty means that no cell is enclosed.
         line_end: between rows; a carriage return before a line feed is dropped in any case.
-        encoding: one of `ENCODINGS`.
+        encoding: one of `ENCODINGS`, under any of its names.
     """
 
     separator: str = ","
@@ -67,6 +68,14 @@ class Dialect:
     encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
+        with suppress(LookupError, ValueError):
+            object.__setattr__(self, "encoding", codecs.lookup(self.encoding).name)
+        if self.encoding not in ENCODINGS:
+            raise ManifestError(
+                f"a table has the encoding {self.encoding[:40]!r}; supported: "
+                f"{', '.join(sorted(ENCODINGS))}",
+                field="source",
+            )
         if not self.separator or not self.line_end:
             raise ManifestError("cells and lines need separators", field="source")
         if self.quote and (len(self.quote) > 1 or len(self.separator) > 1):

@@ -302,7 +302,7 @@ def with_a_table_elsewhere(folder: Path) -> None:
         (without_file_path, "media.csv has no column filePath"),
         (of_an_old_version, "Camtrap DP 0.6"),
         (without_observations, "no resource 'observations'"),
-        (with_a_table_elsewhere, "is not in the package"),
+        (with_a_table_elsewhere, "is not inside the package"),
     ],
 )
 def test_a_package_that_is_none_is_refused_as_a_whole(

@@ -389,7 +389,7 @@ def test_a_meta_xml_that_is_wrong_or_hostile_is_refused(
 @pytest.mark.parametrize("name", ["../o.txt", "/etc/passwd", "https://x.example.org/o.txt"])
 def test_meta_xml_names_files_inside_the_archive_only(tmp_path: Path, name: str) -> None:
     outside = table("core", OCCURRENCE, name, ["occurrenceID", "associatedMedia"])
-    with pytest.raises(ManifestError, match="not inside the archive"):
+    with pytest.raises(ManifestError, match="not inside the package"):
         read_source(archive(tmp_path / "a", [outside], {}))
 
 
