@@ -26,7 +26,6 @@ from bittern.service.grpc.status import from_rpc_error
 from bittern.service.limits import check_item
 from bittern.types import (
     AddResult,
-    AddStatus,
     ArchiveStats,
     Encoded,
     Exported,
@@ -294,14 +293,7 @@ class RemoteArchive(ArchiveAPI):
             try:
                 message = pb.AddRequest(item=_item_message(item))
             except BitternError as error:
-                refused.append(
-                    AddResult(
-                        item.occurrence_id,
-                        AddStatus.FAILED,
-                        reason=error.reason,
-                        message=error.message,
-                    )
-                )
+                refused.append(AddResult.failure(item.occurrence_id, error))
             else:
                 queue.put(message, call)
                 sent += 1

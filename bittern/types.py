@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from bittern import result_table
+from bittern.errors import BitternError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -105,6 +106,11 @@ class AddResult:
     observations: int = 0
     reason: str = ""
     message: str = ""
+
+    @classmethod
+    def failure(cls, occurrence_id: str, error: BitternError, message: str = "") -> AddResult:
+        """An item that failed with an error; `message` replaces that of the error."""
+        return cls(occurrence_id, AddStatus.FAILED, 0, error.reason, message or error.message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ class Planner:
                 raise MetadataError(f"item {number} of the batch holds no observations")
             return self._accept(name, item)
         except BitternError as error:
-            return AddResult(name, AddStatus.FAILED, 0, error.reason, error.message)
+            return AddResult.failure(name, error)
 
     def _accept(self, name: str, item: Sequence[CodedObservation]) -> AddResult:
         _check_identity(name, item)

@@ -21,7 +21,7 @@ from bittern.errors import (
 )
 from bittern.service.grpc.messages import add_result_to_wire, item_from_wire, on_duplicate_from_wire
 from bittern.service.limits import Deadline, ServiceConfig, check_media
-from bittern.types import AddResult, AddStatus, MediaItem, OnDuplicate
+from bittern.types import AddResult, MediaItem, OnDuplicate
 from bittern.v1 import archive_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -51,14 +51,8 @@ class _Batch:
             check_media(message.data, "data", config)
             item = item_from_wire(message)
         except BitternError as error:
-            self.refused.append(
-                AddResult(
-                    message.occurrence_id,
-                    AddStatus.FAILED,
-                    reason=error.reason,
-                    message=f"{message.media}: {error.message}",
-                )
-            )
+            text = f"{message.media}: {error.message}"
+            self.refused.append(AddResult.failure(message.occurrence_id, error, text))
             return
         self.items.append(item)
         self.held_bytes += len(message.data)

@@ -372,12 +372,7 @@ def reject_unsupported(model: Model, entries: Iterable[Entry]) -> Iterator[Entry
             try:
                 model.require(modality)
             except UnsupportedModalityError as error:
-                yield AddResult(
-                    entry.occurrence_id,
-                    AddStatus.FAILED,
-                    reason=error.reason,
-                    message=error.message,
-                )
+                yield AddResult.failure(entry.occurrence_id, error)
                 continue
             model.check_tower(modality)
         yield entry

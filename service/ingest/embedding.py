@@ -22,7 +22,7 @@ from bittern.service.ingest.items import (
 from bittern.service.ingest.prefetch import Bounds, Prefetch, Slot
 from bittern.service.ingest.report import Cancelled, Stages, StageWork, never, new_stages
 from bittern.service.models.model import Embedder
-from bittern.types import AddResult, AddStatus
+from bittern.types import AddResult
 
 NETWORK_BATCH = 16
 """Pictures or windows per call of a network."""
@@ -159,6 +159,4 @@ class NetworkBatches:
 
 def _fail(embedded: Embedded, error: BitternError) -> None:
     assert embedded.item is not None
-    embedded.result = AddResult(
-        embedded.item.occurrence_id, AddStatus.FAILED, reason=error.reason, message=error.message
-    )
+    embedded.result = AddResult.failure(embedded.item.occurrence_id, error)

@@ -199,17 +199,12 @@ def another_file(item: MediaItem, root: str = "another folder") -> AddResult:
     path below another folder may be another file, so it must not be skipped silently.
     """
     name = item.occurrence_id
-    return AddResult(
-        name,
-        AddStatus.FAILED,
-        reason=DuplicateObservationError("").reason,
-        message=(
-            f"a file named '{name}' is in the archive already, from {root}. If this is another "
-            "file, as on a second memory card, index the folder above both, or a manifest that "
-            "gives each an occurrenceID. If the file has moved, --on-duplicate overwrite replaces "
-            "the stored one"
-        ),
+    error = DuplicateObservationError(
+        f"a file named '{name}' is in the archive already, from {root}. If this is another file, "
+        "as on a second memory card, index the folder above both, or a manifest that gives each "
+        "an occurrenceID. If the file has moved, --on-duplicate overwrite replaces the stored one"
     )
+    return AddResult.failure(name, error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from bittern.service.jobs.queue import JobQueue
 from bittern.service.jobs.record import JobRecord
 from bittern.service.sources import Entry, Listed, Source, SourceOptions, read_source
 from bittern.service.sources.base import modality_of_suffix
-from bittern.types import AddResult, AddStatus, MediaItem
+from bittern.types import AddResult, MediaItem
 
 if TYPE_CHECKING:
     from bittern.service.local.archive import LocalArchive
@@ -159,12 +159,10 @@ class AllowedFolders:
             return entry
         if self._allows_path(Path(entry.path)):
             return entry
-        return AddResult(
-            entry.occurrence_id,
-            AddStatus.FAILED,
-            reason=SourceNotFoundError("").reason,
-            message=f"'{entry.media[:200]}' lies outside the folders that the operator has allowed",
+        error = SourceNotFoundError(
+            f"'{entry.media[:200]}' lies outside the folders that the operator has allowed"
         )
+        return AddResult.failure(entry.occurrence_id, error)
 
     def _refuse_links_out(self, path: Path) -> None:
         """Refuse links to outside files, except media, which are checked as they are listed."""

@@ -11,7 +11,7 @@ from bittern.index.observation import Fingerprint
 from bittern.index.reencode import StoredMedium, media_of
 from bittern.service.sources.addresses import below, is_address, may_fetch
 from bittern.service.sources.base import Entry
-from bittern.types import AddResult, AddStatus, MediaItem
+from bittern.types import AddResult, MediaItem
 
 _AT_ONCE = 256
 
@@ -59,7 +59,7 @@ class ArchiveMedia:
         try:
             path, url = self._locate(name, folder, seen.media)
         except BitternError as error:
-            return AddResult(name, AddStatus.FAILED, 0, error.reason, error.message)
+            return AddResult.failure(name, error)
         if medium.fingerprint is not None:
             self._fingerprints[name] = medium.fingerprint
         return MediaItem(

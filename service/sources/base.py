@@ -19,7 +19,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AliasChoices, Field
 
 from bittern.errors import BitternError, SourceNotFoundError, SourceUnreachableError
-from bittern.types import AddResult, AddStatus, MediaItem
+from bittern.types import AddResult, MediaItem
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"})
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
@@ -187,8 +187,7 @@ class Reader(NamedTuple):
 def failed(name: str, position: str, error: BitternError) -> Listed:
     """A row that cannot be used, with the reason."""
     message = f"{position}: {error.message}" if position else error.message
-    result = AddResult(name or position, AddStatus.FAILED, 0, error.reason, message)
-    return Listed(result, position)
+    return Listed(AddResult.failure(name or position, error, message), position)
 
 
 def not_empty(entries: Iterator[Listed], message: str) -> Iterator[Listed]:
