@@ -37,25 +37,17 @@ if TYPE_CHECKING:
     from bittern.types import Observation as Observation
     from bittern.types import SearchResult as SearchResult
 
-_HOMES = {
-    "Adding": "bittern.types",
-    "AddTotals": "bittern.types",
-    "ArchiveAPI": "bittern.api",
-    "LocalArchive": "bittern.service.local.archive",
-    "RemoteArchive": "bittern.client",
-    "connect": "bittern.client",
-    "AddResult": "bittern.types",
-    "AddStatus": "bittern.types",
-    "ArchiveStats": "bittern.types",
-    "EngineStats": "bittern.types",
-    "Hit": "bittern.types",
-    "Observation": "bittern.types",
-    "Encoded": "bittern.types",
-    "MediaItem": "bittern.types",
-    "ModelInfo": "bittern.types",
-    "SearchOptions": "bittern.query",
-    "SearchResult": "bittern.types",
+_NAMES = {
+    "bittern.api": ["ArchiveAPI"],
+    "bittern.client": ["RemoteArchive", "connect"],
+    "bittern.query": ["SearchOptions"],
+    "bittern.service.local.archive": ["LocalArchive"],
+    "bittern.types": [
+        *("AddResult", "AddStatus", "AddTotals", "Adding", "ArchiveStats", "Encoded"),
+        *("EngineStats", "Hit", "MediaItem", "ModelInfo", "Observation", "SearchResult"),
+    ],
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 __all__ = ["__version__", "errors", "open", *sorted(_HOMES)]
 

@@ -25,7 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bittern.encoders import field
 from bittern.encoders.base import Modality
+from bittern.encoders.catalogue import CATALOGUE
 from bittern.encoders.field.concepts import load_concepts, unit
 from bittern.encoders.field.networks import BATCH as TEXT_BATCH
 from bittern.encoders.field.networks import MiniLM
@@ -45,7 +47,8 @@ from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.loop import train
 from bittern.hashing.training.objective import Step
 from bittern.hashing.training_free import fit
-from bittern.service.models.fitting import SHIPPED
+from bittern.service.models.fitting import SHIPPED, model_name
+from bittern.service.models.model import catalogue_encoder
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -113,7 +116,7 @@ class SimulatedSet:
         self._bare = len(bare)
         number_of = {word: number for number, word in enumerate(bare)}
         images_of, sounds_of = _rows_by(image_classes), _rows_by(sound_classes)
-        self.groups: dict[str, list[Rows]] = {group: [] for group in GROUPS}
+        self.groups: dict[str, list[ConceptRows]] = {group: [] for group in GROUPS}
         for concept in concepts:
             self.groups[concept.group].append(_rows(concept, number_of, images_of, sounds_of))
 
@@ -146,7 +149,7 @@ class SimulatedSet:
             state.update(np.ascontiguousarray(array).tobytes())
         return state.hexdigest()
 
-    def _caption(self, rows: Rows, rng: np.random.Generator) -> int:
+    def _caption(self, rows: ConceptRows, rng: np.random.Generator) -> int:
         word = int(rng.choice(rows.captions))
         if rng.random() < BARE:
             return word
@@ -154,7 +157,7 @@ class SimulatedSet:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ConceptRows:
     """Rows of a concept's captions, pictures and sounds; int64."""
 
     captions: NDArray[np.int64]
@@ -174,11 +177,11 @@ def _rows(
     number_of: dict[str, int],
     images_of: dict[int, list[int]],
     sounds_of: dict[int, list[int]],
-) -> Rows:
+) -> ConceptRows:
     captions = [number_of[caption] for caption in concept.captions]
     images = [row for number in sorted(concept.images) for row in images_of[number]]
     sounds = [row for number in sorted(concept.sounds) for row in sounds_of[number]]
-    return Rows(*(np.array(x, dtype=np.int64) for x in (captions, images, sounds)))
+    return ConceptRows(*(np.array(x, dtype=np.int64) for x in (captions, images, sounds)))
 
 
 class ConceptObjective:
@@ -259,23 +262,17 @@ def train_hybrid(source: SimulatedSet, bits: int, seed: int, run_folder: Path) -
         seed: of the head, the batches and the rotation.
         run_folder: for checkpoints and logs.
     """
-    from bittern.encoders.field import calibration
-
     learned = LEARNED_BITS[bits]
     config = TrainingConfig(bits=learned, heads="shared", seed=seed, device="cpu")
     objective = ConceptObjective(source, config)
     train(objective, config, run_folder)
     basis = [Modality.AUDIO, Modality.IMAGE]
-    free = fit("pca", calibration(), bits - learned, seed=seed, basis=basis)
+    free = fit("pca", field.calibration(), bits - learned, seed=seed, basis=basis)
     return HybridHasher([free, objective.hasher()], [1.0, 1.0], {"media": "none"})
 
 
 def described(hasher: HybridHasher, source: SimulatedSet, seed: int) -> SavedModel:
     """The saved model that ships."""
-    from bittern.encoders.catalogue import CATALOGUE
-    from bittern.service.models.fitting import model_name
-    from bittern.service.models.model import catalogue_encoder
-
     encoder = catalogue_encoder("field")
     return SavedModel.describe(
         model_name("field", hasher.bits),

@@ -172,7 +172,7 @@ class Incoming(Iterator[pb.AddRequest]):
         self._requests = requests
         self._stopping = stopping
         self._idle_s = idle_s
-        self._asked = threading.Semaphore(0)
+        self._wanted = threading.Semaphore(0)
         self._arrived: queue.SimpleQueue[pb.AddRequest | Exception] = queue.SimpleQueue()
         self._closed = False
         self.cut_off: BitternError | None = None
@@ -181,7 +181,7 @@ class Incoming(Iterator[pb.AddRequest]):
     def __next__(self) -> pb.AddRequest:
         if self._stopping.is_set():
             self._cut_off_by_stopping()
-        self._asked.release()
+        self._wanted.release()
         arrived = self._wait()
         if isinstance(arrived, Exception):
             raise arrived
@@ -190,7 +190,7 @@ class Incoming(Iterator[pb.AddRequest]):
     def close(self) -> None:
         """Stop reading; a message that arrives later is dropped."""
         self._closed = True
-        self._asked.release()
+        self._wanted.release()
 
     def _wait(self) -> pb.AddRequest | Exception:
         give_up = time.monotonic() + self._idle_s
@@ -213,7 +213,7 @@ class Incoming(Iterator[pb.AddRequest]):
 
     def _read(self) -> None:
         while True:
-            self._asked.acquire()
+            self._wanted.acquire()
             if self._closed:
                 return
             try:

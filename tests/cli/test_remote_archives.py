@@ -64,17 +64,17 @@ def test_stats_of_a_server_tell_what_searches_why_and_what_is_being_built(
 
 
 def test_an_answer_that_the_server_chose_to_approximate_says_so(run: Run) -> None:
-    engine = FakeArchive()
-    engine.names_itself = "ivf"
-    with serve({"herons": engine}, listen=":0") as server:
+    served = FakeArchive()
+    served.names_itself = "ivf"
+    with serve({"herons": served}, listen=":0") as server:
         assert "approximate (ivf)" in run("search", server.address, "a heron").err
         answer = json.loads(run("search", server.address, "a heron", "--json").out)
         assert (answer["engine"], answer["exact"]) == ("ivf", False)
 
 
 def test_of_several_archives_one_is_to_be_named_by_option(run: Run) -> None:
-    engines = {"herons": FakeArchive(), "owls": FakeArchive("owls")}
-    with serve(engines, listen=":0") as server:
+    archives = {"herons": FakeArchive(), "owls": FakeArchive("owls")}
+    with serve(archives, listen=":0") as server:
         done = run("search", server.address, "a heron")
         assert done.status == 1
         assert "ask for one of these with --archive: herons, owls" in done.err

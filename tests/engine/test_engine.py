@@ -54,7 +54,7 @@ def test_images_are_the_target_where_none_is_named_and_sound_without_images(
     assert engine.search(text="red").target == "audio"
 
 
-def test_queries_with_logits_use_the_asymmetric_metric_and_can_be_told_not_to(
+def test_queries_with_logits_use_the_asymmetric_metric_unless_they_name_another(
     engine: LocalArchive,
 ) -> None:
     assert engine.search(text="red").metric == "asymmetric"

@@ -1,4 +1,4 @@
-"""A toy encoder whose embeddings can be foretold, and media to feed it."""
+"""A toy encoder whose embeddings are known in advance, and media to feed it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server over fake engines on a free port, and clients of it."""
+"""A server of a fake archive on a free port, and clients of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.service.fake_archive import FakeArchive
 
 
 @pytest.fixture
-def engine() -> FakeArchive:
+def served() -> FakeArchive:
     return FakeArchive()
 
 
@@ -25,8 +25,8 @@ def config() -> ServiceConfig:
 
 
 @pytest.fixture
-def server(engine: FakeArchive, config: ServiceConfig) -> Iterator[Server]:
-    server = serve({"herons": engine}, listen="127.0.0.1:0", config=config)
+def server(served: FakeArchive, config: ServiceConfig) -> Iterator[Server]:
+    server = serve({"herons": served}, listen="127.0.0.1:0", config=config)
     yield server
     server.stop(grace=0)
 

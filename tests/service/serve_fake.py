@@ -1,4 +1,4 @@
-"""A server process for the tests that send signals: a fake engine whose searches wait."""
+"""A server process for the tests that send signals: a fake archive whose searches wait."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def main() -> None:
         print("searching", flush=True)
         release.wait(30)
 
-    engine = FakeArchive()
-    engine.on_search = hold
-    server = serve({"herons": engine}, listen=":0")
+    served = FakeArchive()
+    served.on_search = hold
+    server = serve({"herons": served}, listen=":0")
 
-    def release_when_told() -> None:
+    def release_on_a_line() -> None:
         sys.stdin.readline()
         release.set()
 
-    threading.Thread(target=release_when_told, daemon=True).start()
+    threading.Thread(target=release_on_a_line, daemon=True).start()
     print(server.port, flush=True)
     server.wait()
     print("stopped", flush=True)

@@ -73,7 +73,7 @@ def sender(stub: pb_grpc.ArchiveServiceStub) -> Iterator[Sender]:
 
 
 def answers(
-    engine: FakeArchive,
+    served: FakeArchive,
     messages: Iterator[pb.AddRequest],
     *,
     config: ServiceConfig | None = None,
@@ -82,20 +82,20 @@ def answers(
 ) -> Iterator[pb.AddResponse]:
     return answer_add(
         messages,
-        archive_of=lambda name: engine,
+        archive_of=lambda name: served,
         config=config or ServiceConfig(),
         deadline=Deadline(lambda: None, lambda: gone),
         stopping=stopping or threading.Event(),
     )
 
 
-def test_a_batch_is_answered_before_more_is_sent(sender: Sender, engine: FakeArchive) -> None:
+def test_a_batch_is_answered_before_more_is_sent(sender: Sender, served: FakeArchive) -> None:
     sender.send(options(batch_size=2), photo("a"), photo("b"))
     assert sender.answer() == (["a", "b"], False)
-    assert engine.commits == [2]
+    assert served.commits == [2]
     sender.send(photo("c"), photo("d"))
     assert sender.answer() == (["c", "d"], False)
-    assert engine.commits == [2, 2]
+    assert served.commits == [2, 2]
     sender.send(photo("e"))
     sender.end()
     assert sender.answer() == (["e"], False)
@@ -103,14 +103,14 @@ def test_a_batch_is_answered_before_more_is_sent(sender: Sender, engine: FakeArc
 
 
 def test_a_flush_marker_commits_what_is_there_and_is_answered(
-    sender: Sender, engine: FakeArchive
+    sender: Sender, served: FakeArchive
 ) -> None:
     sender.send(options(), photo("a"), FLUSH)
     assert sender.answer() == (["a"], False)
     assert sender.answer() == ([], True)
     sender.send(FLUSH)
     assert sender.answer() == ([], True)
-    assert engine.commits == [1]
+    assert served.commits == [1]
 
 
 def test_no_more_is_read_than_one_batch_before_it_is_answered() -> None:
@@ -130,24 +130,24 @@ def test_no_more_is_read_than_one_batch_before_it_is_answered() -> None:
 
 @pytest.mark.parametrize("limit", [{"max_batch_bytes": 100}, {"max_batch_items": 2}])
 def test_a_batch_is_committed_once_it_holds_enough(limit: dict[str, int]) -> None:
-    engine = FakeArchive()
+    served = FakeArchive()
     messages = [options(batch_size=10**6), *(photo(f"p{i}", bytes(60)) for i in range(5))]
-    list(answers(engine, iter(messages), config=ServiceConfig(**limit)))
-    assert engine.commits == [2, 2, 1]
+    list(answers(served, iter(messages), config=ServiceConfig(**limit)))
+    assert served.commits == [2, 2, 1]
 
 
 def test_an_item_over_the_limit_fails_alone() -> None:
-    engine = FakeArchive()
+    served = FakeArchive()
     messages = [options(), photo("a"), photo("big", bytes(101)), photo("b")]
-    [answer] = answers(engine, iter(messages), config=ServiceConfig(max_item_bytes=100))
+    [answer] = answers(served, iter(messages), config=ServiceConfig(max_item_bytes=100))
     by_id = {each.occurrence_id: each for each in answer.results}
     assert [each.occurrence_id for each in answer.results] == ["big", "a", "b"]
     assert by_id["big"].status == pb.ADD_STATUS_FAILED
     assert by_id["big"].reason == "MEDIA_TOO_LARGE"
     assert "big.jpg: data has 101 bytes, the limit is 100" in by_id["big"].message
-    assert [item.occurrence_id for item in engine.added] == ["a", "b"]
+    assert [item.occurrence_id for item in served.added] == ["a", "b"]
     alone = iter([options(), photo("big", bytes(101))])
-    [answer] = answers(engine, alone, config=ServiceConfig(max_item_bytes=100))
+    [answer] = answers(served, alone, config=ServiceConfig(max_item_bytes=100))
     assert [each.reason for each in answer.results] == ["MEDIA_TOO_LARGE"]
 
 
@@ -160,12 +160,12 @@ def test_an_item_that_is_neither_picture_nor_sound_fails_alone(number: int) -> N
 
 
 def test_a_path_in_the_media_name_is_a_label_only(
-    remote: RemoteArchive, engine: FakeArchive
+    remote: RemoteArchive, served: FakeArchive
 ) -> None:
     label = "../../etc/passwd"
     [[result]] = remote.add([MediaItem("a", label, "image", data=b"picture", media_root="/etc")])
     assert result.status is AddStatus.ADDED
-    assert engine.added == [MediaItem("a", label, "image", data=b"picture")]
+    assert served.added == [MediaItem("a", label, "image", data=b"picture")]
 
 
 @pytest.mark.parametrize(
@@ -181,21 +181,21 @@ def test_a_path_in_the_media_name_is_a_label_only(
     ],
 )
 def test_messages_out_of_order_are_refused(messages: list[pb.AddRequest]) -> None:
-    engine = FakeArchive()
+    served = FakeArchive()
     with pytest.raises(InvalidInputError):
-        list(answers(engine, iter(messages)))
-    assert engine.commits == []
+        list(answers(served, iter(messages)))
+    assert served.commits == []
 
 
 def test_a_caller_that_hung_up_has_nothing_more_committed() -> None:
-    engine = FakeArchive()
+    served = FakeArchive()
     with pytest.raises(Exception, match="hung up before the next batch was committed"):
-        list(answers(engine, iter([options(batch_size=1), photo("a")]), gone=True))
-    assert engine.commits == []
+        list(answers(served, iter([options(batch_size=1), photo("a")]), gone=True))
+    assert served.commits == []
 
 
 def test_a_stopping_server_commits_and_answers_what_it_holds() -> None:
-    engine, stopping = FakeArchive(), threading.Event()
+    served, stopping = FakeArchive(), threading.Event()
 
     def messages() -> Iterator[pb.AddRequest]:
         yield options()
@@ -204,7 +204,7 @@ def test_a_stopping_server_commits_and_answers_what_it_holds() -> None:
         yield photo("b")
         raise AssertionError("nothing more is read")
 
-    stream = answers(engine, messages(), stopping=stopping)
+    stream = answers(served, messages(), stopping=stopping)
     assert [each.occurrence_id for each in next(stream).results] == ["a", "b"]
     with pytest.raises(ServiceUnavailableError, match="what has been answered is stored"):
         next(stream)
@@ -241,7 +241,7 @@ def test_stopping_does_not_wait_for_a_silent_client(sender: Sender, server: Serv
 
 
 def test_a_cancelled_stream_ends_and_makes_room_for_another(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive
+    stub: pb_grpc.ArchiveServiceStub, served: FakeArchive
 ) -> None:
     ended = threading.Event()
 
@@ -264,7 +264,7 @@ def test_a_cancelled_stream_ends_and_makes_room_for_another(
             sender.end()
     finally:
         log.removeHandler(ear)
-    assert engine.added[0].occurrence_id == "answered"
+    assert served.added[0].occurrence_id == "answered"
 
 
 def test_more_add_calls_than_the_limit_are_refused(stub: pb_grpc.ArchiveServiceStub) -> None:
@@ -292,7 +292,7 @@ def item(name: str, data: bytes | None = b"x", path: Path | None = None) -> Medi
 
 
 def test_the_client_reads_items_a_batch_at_a_time(
-    remote: RemoteArchive, engine: FakeArchive
+    remote: RemoteArchive, served: FakeArchive
 ) -> None:
     read = []
 
@@ -304,15 +304,15 @@ def test_the_client_reads_items_a_batch_at_a_time(
     adding = remote.add(items(), batch_size=2)
     assert read == []
     next(adding)
-    assert (read, engine.commits) == ([0, 1], [2])
+    assert (read, served.commits) == ([0, 1], [2])
     adding.close()
-    assert engine.commits == [2]
+    assert served.commits == [2]
     assert adding.totals.added == 2
     assert "2 added" in repr(adding)
 
 
 def test_the_client_sends_files_and_answers_for_those_it_cannot_read(
-    remote: RemoteArchive, engine: FakeArchive, tmp_path: Path
+    remote: RemoteArchive, served: FakeArchive, tmp_path: Path
 ) -> None:
     there = tmp_path / "there.jpg"
     there.write_bytes(b"picture")
@@ -325,7 +325,7 @@ def test_the_client_sends_files_and_answers_for_those_it_cannot_read(
         item("\ud800"),
     ]
     totals = remote.add(items).wait()
-    assert [each.data for each in engine.added] == [b"picture"]
+    assert [each.data for each in served.added] == [b"picture"]
     reasons = {each.occurrence_id: each.reason for each in totals.failures}
     assert reasons == {
         "missing": "SOURCE_NOT_FOUND",
@@ -347,10 +347,10 @@ def test_an_error_in_the_callers_own_iterator_is_the_callers(remote: RemoteArchi
     assert remote.stats()
 
 
-def test_errors_of_the_whole_call_are_typed(remote: RemoteArchive, engine: FakeArchive) -> None:
+def test_errors_of_the_whole_call_are_typed(remote: RemoteArchive, served: FakeArchive) -> None:
     with pytest.raises(ModelNotFoundError):
         remote.add([item("a")], model="clip").wait()
-    engine.failure = ArchiveLockedError("another process writes to this archive")
+    served.failure = ArchiveLockedError("another process writes to this archive")
     with pytest.raises(ArchiveLockedError):
         remote.add((item(f"p{i}") for i in range(100)), batch_size=50).wait()
     remote.name = "unknown"
@@ -359,11 +359,11 @@ def test_errors_of_the_whole_call_are_typed(remote: RemoteArchive, engine: FakeA
 
 
 def test_a_server_that_stops_during_an_add_is_unavailable_and_keeps_what_it_answered(
-    remote: RemoteArchive, server: Server, engine: FakeArchive
+    remote: RemoteArchive, server: Server, served: FakeArchive
 ) -> None:
     adding = remote.add((item(f"p{i}") for i in range(10)), batch_size=2)
     next(adding)
     server.stop(grace=0)
     with pytest.raises(ServiceUnavailableError):
         adding.wait()
-    assert engine.commits == [2]
+    assert served.commits == [2]

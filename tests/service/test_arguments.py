@@ -27,13 +27,13 @@ from tests.service.fake_archive import FakeArchive
 
 
 def test_a_path_and_its_bytes_ask_the_same(
-    remote: RemoteArchive, engine: FakeArchive, tmp_path: Path
+    remote: RemoteArchive, served: FakeArchive, tmp_path: Path
 ) -> None:
     file = tmp_path / "heron.jpg"
     file.write_bytes(b"picture")
     for image in (file, str(file), b"picture", bytearray(b"picture"), memoryview(b"picture")):
         remote.search(image=image)  # type: ignore[arg-type]
-    assert [query.image for query in engine.seen] == [b"picture"] * 5
+    assert [query.image for query in served.seen] == [b"picture"] * 5
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -123,10 +123,10 @@ MISTAKES: dict[str, tuple[Call, type[BitternError], str]] = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_refused_before_anything_is_sent(
-    remote: RemoteArchive, engine: FakeArchive, mistake: str
+    remote: RemoteArchive, served: FakeArchive, mistake: str
 ) -> None:
     call, error, part = MISTAKES[mistake]
     with pytest.raises(error, match=re.escape(part)) as caught:
         call(remote)
     assert type(caught.value) is error
-    assert (engine.seen, engine.added, len(engine.observations)) == ([], [], 20)
+    assert (served.seen, served.added, len(served.observations)) == ([], [], 20)

@@ -59,9 +59,9 @@ class FailedCall(grpc.RpcError):
 
 @pytest.mark.parametrize("kind", every_class(), ids=lambda kind: kind.__name__)
 def test_every_error_arrives_as_itself(
-    remote: RemoteArchive, engine: FakeArchive, kind: type[BitternError]
+    remote: RemoteArchive, served: FakeArchive, kind: type[BitternError]
 ) -> None:
-    engine.failure = kind(
+    served.failure = kind(
         "bad \N{BIRD} 5%\nnext line", field="where", details={"limit": "5", "ö": "\t"}
     )
     with pytest.raises(kind) as caught:
@@ -73,7 +73,7 @@ def test_every_error_arrives_as_itself(
 
 
 def test_a_field_at_fault_is_a_bad_request_violation(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive
+    stub: pb_grpc.ArchiveServiceStub, served: FakeArchive
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Search(pb.SearchRequest(text="a heron", k=0))
@@ -88,10 +88,10 @@ def test_a_field_at_fault_is_a_bad_request_violation(
 
 
 def test_a_very_long_message_is_shortened_and_still_typed(
-    remote: RemoteArchive, engine: FakeArchive
+    remote: RemoteArchive, served: FakeArchive
 ) -> None:
     details = {f"key {i}": "\N{BIRD}" * 1000 for i in range(100)}
-    engine.failure = QueryError("\N{BIRD}" * 50_000, field="f" * 9_000, details=details)
+    served.failure = QueryError("\N{BIRD}" * 50_000, field="f" * 9_000, details=details)
     with pytest.raises(QueryError, match=re.escape("\N{BIRD}…")):
         remote.search("a heron")
 
@@ -104,17 +104,17 @@ def test_shortening_never_cuts_a_character_in_two() -> None:
 
 
 def test_half_a_surrogate_in_a_message_does_not_break_the_answer(
-    remote: RemoteArchive, engine: FakeArchive
+    remote: RemoteArchive, served: FakeArchive
 ) -> None:
-    engine.failure = QueryError("bad \ud800 file name")
+    served.failure = QueryError("bad \ud800 file name")
     with pytest.raises(QueryError, match=r"bad \? file name"):
         remote.search("a heron")
 
 
 def test_an_unforeseen_failure_leaks_nothing_and_is_logged_under_its_number(
-    remote: RemoteArchive, engine: FakeArchive, caplog: pytest.LogCaptureFixture
+    remote: RemoteArchive, served: FakeArchive, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine.failure = RuntimeError("password=hunter2 in /secret/place")
+    served.failure = RuntimeError("password=hunter2 in /secret/place")
     with pytest.raises(InternalError) as caught:
         remote.search("a heron")
     assert "hunter2" not in str(caught.value)

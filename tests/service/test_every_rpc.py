@@ -1,4 +1,4 @@
-"""Each rpc, through the client: the values that come back are those that the engine has."""
+"""Each rpc, through the client: the values that come back are those that the archive has."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def item(name: str, data: bytes = b"x") -> MediaItem:
     return MediaItem(name, f"{name}.jpg", "image", data=data, metadata={"license": "CC0"})
 
 
-def test_search_by_words_gives_what_the_engine_found(
-    remote: RemoteArchive, engine: FakeArchive
+def test_search_by_words_gives_what_the_archive_found(
+    remote: RemoteArchive, served: FakeArchive
 ) -> None:
     result = remote.search("a heron", k=3, where="captive = false", metric="hamming", model=MODEL)
     query = Query(text="a heron", k=3, where="captive = false", metric="hamming", model=MODEL)
-    assert engine.seen == [query]
-    expected = engine.answer(query)
+    assert served.seen == [query]
+    expected = served.answer(query)
     assert [hit.rank for hit in result.hits] == [1, 2, 3]
     assert [hit.distance for hit in result.hits] == [hit.distance for hit in expected.hits]
     assert (result.model, result.target, result.metric) == (MODEL, "image", "hamming")
@@ -39,16 +39,16 @@ def test_search_by_words_gives_what_the_engine_found(
         ({"relevance": 0.37}, 3, "flat", 3.7),
     ],
 )
-def test_limits_and_recall_reach_the_engine_and_say_how_hits_were_found(
+def test_limits_and_recall_reach_the_archive_and_say_how_hits_were_found(
     remote: RemoteArchive,
-    engine: FakeArchive,
+    served: FakeArchive,
     limits: dict[str, Any],
     shown: int,
     engine_name: str,
     cutoff: float,
 ) -> None:
     result = remote.search("a heron", **limits)
-    assert engine.seen == [Query(text="a heron", **limits)]
+    assert served.seen == [Query(text="a heron", **limits)]
     assert [hit.distance for hit in result.hits] == [1.0, 2.0, 3.0][:shown]
     assert (result.engine, result.exact) == (engine_name, engine_name == "flat")
     assert (result.cutoff, result.nearest) == (cutoff, None)
@@ -73,11 +73,11 @@ def test_where_nothing_is_near_enough_the_nearest_comes_along(remote: RemoteArch
         {"text": "ein Reiher \N{BIRD}"},
     ],
 )
-def test_every_kind_of_query_reaches_the_engine_as_it_was(
-    remote: RemoteArchive, engine: FakeArchive, query: dict[str, str | bytes]
+def test_every_kind_of_query_reaches_the_archive_as_it_was(
+    remote: RemoteArchive, served: FakeArchive, query: dict[str, str | bytes]
 ) -> None:
     remote.search(**query, target="audio")  # type: ignore[arg-type]
-    assert engine.seen == [Query(**query, target="audio")]  # type: ignore[arg-type]
+    assert served.seen == [Query(**query, target="audio")]  # type: ignore[arg-type]
 
 
 def test_metadata_keep_their_types_and_their_exact_values(remote: RemoteArchive) -> None:
@@ -100,38 +100,38 @@ def test_media_root_stays_on_the_server(remote: RemoteArchive) -> None:
     assert "/secret/place" not in repr(remote.search("a heron"))
 
 
-def test_list_goes_through_all_pages(remote: RemoteArchive, engine: FakeArchive) -> None:
-    assert [o.id for o in remote.list(page_size=7)] == [o.id for o in engine.observations]
+def test_list_goes_through_all_pages(remote: RemoteArchive, served: FakeArchive) -> None:
+    assert [o.id for o in remote.list(page_size=7)] == [o.id for o in served.observations]
 
 
-def test_delete_says_what_was_removed(remote: RemoteArchive, engine: FakeArchive) -> None:
+def test_delete_says_what_was_removed(remote: RemoteArchive, served: FakeArchive) -> None:
     assert remote.delete(["obs-2", "obs-1"]) == ["obs-1", "obs-2"]
     assert remote.delete("owl")[:2] == ["owl#t=0,3", "owl#t=4,7"]
     assert remote.delete([]) == []
     with pytest.raises(ObservationNotFoundError, match="nobody"):
         remote.delete(["obs-3", "nobody"])
-    assert "obs-3" in {o.id for o in engine.observations}
+    assert "obs-3" in {o.id for o in served.observations}
 
 
-def test_encode_gives_codes_and_exact_logits(remote: RemoteArchive, engine: FakeArchive) -> None:
-    assert remote.encode("a heron") == engine.encode(text="a heron")
-    assert remote.encode(audio=b"RIFF") == engine.encode(audio=b"RIFF")
+def test_encode_gives_codes_and_exact_logits(remote: RemoteArchive, served: FakeArchive) -> None:
+    assert remote.encode("a heron") == served.encode(text="a heron")
+    assert remote.encode(audio=b"RIFF") == served.encode(audio=b"RIFF")
 
 
-def test_stats_and_models_come_back_equal(remote: RemoteArchive, engine: FakeArchive) -> None:
-    assert remote.stats() == engine.stats()
-    assert remote.models() == engine.models()
+def test_stats_and_models_come_back_equal(remote: RemoteArchive, served: FakeArchive) -> None:
+    assert remote.stats() == served.stats()
+    assert remote.models() == served.models()
 
 
-def test_add_stores_in_batches_and_counts(remote: RemoteArchive, engine: FakeArchive) -> None:
+def test_add_stores_in_batches_and_counts(remote: RemoteArchive, served: FakeArchive) -> None:
     items = [item(f"n{i}") for i in range(5)] + [item("bad", b"")]
     adding = remote.add(items, batch_size=4)
     assert [len(batch) for batch in adding] == [4, 2]
-    assert engine.commits == [4, 2]
+    assert served.commits == [4, 2]
     totals = adding.totals
     assert (totals.added, totals.failed, totals.items, totals.observations) == (5, 1, 6, 5)
     assert totals.failures[0].reason == "UNREADABLE_MEDIA"
-    assert engine.added[0] == item("n0")
+    assert served.added[0] == item("n0")
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_add_follows_the_policy_for_duplicates(
 
 @pytest.mark.parametrize("limit", [{"within": 3.0}, {"relevance": "usual"}])
 def test_a_server_of_an_earlier_version_that_ignores_a_limit_is_noticed(
-    remote: RemoteArchive, engine: FakeArchive, limit: dict[str, Any]
+    remote: RemoteArchive, served: FakeArchive, limit: dict[str, Any]
 ) -> None:
-    engine.names_itself = ""
+    served.names_itself = ""
     [name] = limit
     with pytest.raises(PreconditionError, match=f"earlier version, .* know `{name}`") as caught:
         remote.search("a heron", **limit)

@@ -64,18 +64,18 @@ def test_no_format_means_csv(stub: pb_grpc.ArchiveServiceStub) -> None:
 
 
 def test_the_hits_of_a_search_are_exported_with_rank_and_distance(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive
+    stub: pb_grpc.ArchiveServiceStub, served: FakeArchive
 ) -> None:
     search = pb.SearchRequest(text="a heron", k=3)
     request = pb.ExportRequest(format=pb.EXPORT_FORMAT_JSON_LINES, search=search)
     lines = [json.loads(line) for line in whole(stub, request).splitlines()]
     assert [(line["rank"], line["distance"]) for line in lines] == [(1, 1), (2, 2), (3, 3)]
-    assert engine.exported == []
+    assert served.exported == []
     table = pb.ExportRequest(format=pb.EXPORT_FORMAT_PARQUET, search=search)
     assert pq.read_table(io.BytesIO(whole(stub, table)))["rank"].to_pylist() == [1, 2, 3]
 
 
-def test_places_on_the_server_are_not_told(stub: pb_grpc.ArchiveServiceStub) -> None:
+def test_paths_on_the_server_are_not_sent(stub: pb_grpc.ArchiveServiceStub) -> None:
     search = pb.SearchRequest(text="a heron")
     for name in WRITERS:
         for wanted in (pb.ExportRequest(), pb.ExportRequest(search=search)):
@@ -114,16 +114,16 @@ def test_what_cannot_be_exported_is_refused_by_name(
 
 
 def test_exports_at_once_are_limited_and_a_caller_who_leaves_gives_up_the_place(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive
+    stub: pb_grpc.ArchiveServiceStub, served: FakeArchive
 ) -> None:
     long = {"remarks": "x" * 60_000}
-    engine.observations = [replace(heron(row), metadata=long) for row in range(400)]
+    served.observations = [replace(heron(row), metadata=long) for row in range(400)]
     open_call = stub.Export(pb.ExportRequest(format=pb.EXPORT_FORMAT_JSON_LINES), timeout=20)
     assert next(open_call).data
     error = refusal(stub, pb.ExportRequest())
     assert type(error) is LimitExceededError
     open_call.cancel()
-    engine.observations = engine.observations[:3]
+    served.observations = served.observations[:3]
     patience = time.monotonic() + PATIENCE_S
     while time.monotonic() < patience:
         call = stub.Export(pb.ExportRequest(), timeout=20)
@@ -136,10 +136,10 @@ def test_exports_at_once_are_limited_and_a_caller_who_leaves_gives_up_the_place(
 
 
 def test_a_server_that_stops_ends_an_export(
-    server: Server, stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive
+    server: Server, stub: pb_grpc.ArchiveServiceStub, served: FakeArchive
 ) -> None:
     long = {"remarks": "x" * 60_000}
-    engine.observations = [replace(heron(row), metadata=long) for row in range(400)]
+    served.observations = [replace(heron(row), metadata=long) for row in range(400)]
     open_call = stub.Export(pb.ExportRequest(format=pb.EXPORT_FORMAT_JSON_LINES), timeout=20)
     assert next(open_call).data
     server.stop(grace=0)
@@ -148,19 +148,19 @@ def test_a_server_that_stops_ends_an_export(
 
 
 def test_a_file_is_not_there_until_it_is_whole(
-    remote: RemoteArchive, engine: FakeArchive, tmp_path: Path
+    remote: RemoteArchive, served: FakeArchive, tmp_path: Path
 ) -> None:
     done = remote.export(tmp_path / "all.csv")
     assert (done.observations, done.left_out) == (20, 0)
     before = (tmp_path / "all.csv").read_bytes()
-    engine.failure = RuntimeError("broken")
+    served.failure = RuntimeError("broken")
     with pytest.raises(InternalError):
         remote.export(tmp_path / "all.csv")
     assert (tmp_path / "all.csv").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["all.csv"]
 
 
-def test_progress_is_told_while_the_file_arrives(remote: RemoteArchive, tmp_path: Path) -> None:
+def test_progress_is_reported_while_the_file_arrives(remote: RemoteArchive, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     remote.export(
         tmp_path / "all.txt", format="raven", on_progress=lambda d, t: steps.append((d, t))
@@ -169,10 +169,10 @@ def test_progress_is_told_while_the_file_arrives(remote: RemoteArchive, tmp_path
 
 
 def test_a_connection_that_is_lost_leaves_no_file(
-    remote: RemoteArchive, server: Server, engine: FakeArchive, tmp_path: Path
+    remote: RemoteArchive, server: Server, served: FakeArchive, tmp_path: Path
 ) -> None:
     long = {"remarks": "x" * 60_000}
-    engine.observations = [replace(heron(row), metadata=long) for row in range(400)]
+    served.observations = [replace(heron(row), metadata=long) for row in range(400)]
 
     def stop(done: int, total: int) -> None:
         server.stop(grace=0)

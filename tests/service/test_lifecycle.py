@@ -95,8 +95,8 @@ def test_reflection_lists_the_services_and_describes_search(channel: grpc.Channe
 
 @pytest.fixture
 def two() -> Iterator[Server]:
-    engines = {"owls": FakeArchive("owls", rows=4), "herons": FakeArchive("herons", rows=8)}
-    server = serve(engines, listen=":0")
+    archives = {"owls": FakeArchive("owls", rows=4), "herons": FakeArchive("herons", rows=8)}
+    server = serve(archives, listen=":0")
     yield server
     server.stop(grace=0)
 
@@ -137,9 +137,9 @@ def test_an_unknown_archive_is_answered_with_the_names(two: Server, archive: str
 
 
 def test_stopping_says_so_and_lets_calls_in_flight_finish(
-    server: Server, engine: FakeArchive, channel: grpc.Channel
+    server: Server, served: FakeArchive, channel: grpc.Channel
 ) -> None:
-    hold = engine.on_search = Hold()
+    hold = served.on_search = Hold()
     watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
     assert next(watch).status == SERVING
     call = pb_grpc.ArchiveServiceStub(channel).Search.future(pb.SearchRequest(text="a heron"))
@@ -155,9 +155,9 @@ def test_stopping_says_so_and_lets_calls_in_flight_finish(
 
 
 def test_calls_that_outlast_the_grace_are_cut_off(
-    server: Server, engine: FakeArchive, stub: pb_grpc.ArchiveServiceStub
+    server: Server, served: FakeArchive, stub: pb_grpc.ArchiveServiceStub
 ) -> None:
-    hold = engine.on_search = Hold()
+    hold = served.on_search = Hold()
     call = stub.Search.future(pb.SearchRequest(text="a heron"))
     assert hold.begun.acquire(timeout=PATIENCE_S)
     server.stop(grace=0)

@@ -34,11 +34,11 @@ def config() -> ServiceConfig:
 
 
 def test_the_largest_k_is_allowed_and_the_default_is_ten(
-    remote: RemoteArchive, stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive
+    remote: RemoteArchive, stub: pb_grpc.ArchiveServiceStub, served: FakeArchive
 ) -> None:
     remote.search("a heron", k=MAX_K)
     stub.Search(pb.SearchRequest(text="a heron"))
-    assert [query.k for query in engine.seen] == [MAX_K, 10]
+    assert [query.k for query in served.seen] == [MAX_K, 10]
 
 
 @pytest.mark.parametrize("kind", ["image", "audio"])
@@ -69,23 +69,23 @@ def test_an_unusable_message_is_refused_with_its_field(
 
 
 def test_a_message_over_the_message_limit_is_refused_unread(
-    remote: RemoteArchive, engine: FakeArchive
+    remote: RemoteArchive, served: FakeArchive
 ) -> None:
     with pytest.raises(LimitExceededError, match="larger than max"):
         remote.search(image=bytes(300_000))
-    assert engine.seen == []
+    assert served.seen == []
     assert remote.search("still here").hits
 
 
 def test_too_many_ids_to_delete_are_refused_and_nothing_is_deleted(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive
+    stub: pb_grpc.ArchiveServiceStub, served: FakeArchive
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Delete(pb.DeleteRequest(ids=["obs-1"] * 10_001))
     error = from_rpc_error(caught.value, "")
     assert type(error) is LimitExceededError
     assert "10001 ids were given, the limit is 10000" in error.message
-    assert len(engine.observations) == 20
+    assert len(served.observations) == 20
 
 
 def test_a_server_refuses_pages_out_of_range(stub: pb_grpc.ArchiveServiceStub) -> None:

@@ -76,19 +76,19 @@ def test_a_query_that_cannot_be_answered_says_why(given: dict[str, Any], message
 
 @pytest.mark.parametrize(("given", "message"), ON_THE_WIRE)
 def test_the_server_refuses_what_a_client_has_not_checked_in_the_same_words(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive, given: dict[str, Any], message: str
+    stub: pb_grpc.ArchiveServiceStub, served: FakeArchive, given: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Search(pb.SearchRequest(**given), timeout=20)
     there, here = from_rpc_error(caught.value, "server"), refusal(**given)
     assert type(there) is type(here)
     assert (there.message, there.field) == (here.message, here.field)
-    assert engine.seen == []
+    assert served.seen == []
 
 
 @pytest.mark.parametrize("relevance", [0.0, -0.5, 0.0009, 0.51, float("nan"), float("inf")])
 def test_levels_of_relevance_have_no_names_on_the_wire(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive, relevance: float
+    stub: pb_grpc.ArchiveServiceStub, served: FakeArchive, relevance: float
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Search(pb.SearchRequest(text="a heron", relevance=relevance), timeout=20)
@@ -96,7 +96,7 @@ def test_levels_of_relevance_have_no_names_on_the_wire(
     assert type(error) is QueryError
     assert error.message.startswith("relevance must be a share from 0.001 to 0.5 of")
     assert error.message.endswith(f"not {relevance!r}")
-    assert (error.field, engine.seen) == ("relevance", [])
+    assert (error.field, served.seen) == ("relevance", [])
 
 
 def test_numbers_of_numpy_become_plain_numbers() -> None:

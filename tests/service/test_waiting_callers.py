@@ -52,8 +52,8 @@ def test_a_passed_deadline_names_the_step(left: float) -> None:
         Deadline(lambda: left).check("encoding the query")
 
 
-def test_a_search_stops_when_its_deadline_passes(server: Server, engine: FakeArchive) -> None:
-    search = engine.on_search = EndlessSearch()
+def test_a_search_stops_when_its_deadline_passes(server: Server, served: FakeArchive) -> None:
+    search = served.on_search = EndlessSearch()
     with connect(server.address, timeout_s=PATIENCE_S) as remote:
         remote._timeout_s = 0.2
         with pytest.raises(DeadlineExceededError, match=r"timeout_s|deadline"):
@@ -62,9 +62,9 @@ def test_a_search_stops_when_its_deadline_passes(server: Server, engine: FakeArc
 
 
 def test_a_search_stops_when_its_caller_hangs_up(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive
+    stub: pb_grpc.ArchiveServiceStub, served: FakeArchive
 ) -> None:
-    search = engine.on_search = EndlessSearch()
+    search = served.on_search = EndlessSearch()
     call = stub.Search.future(pb.SearchRequest(text="a heron"))
     assert search.begun.wait(PATIENCE_S)
     call.cancel()
@@ -79,31 +79,31 @@ def test_a_timeout_that_is_none_is_refused(server: Server, timeout_s: float) -> 
 
 
 def test_concurrent_searches_each_get_their_own_answer(
-    remote: RemoteArchive, engine: FakeArchive
+    remote: RemoteArchive, served: FakeArchive
 ) -> None:
     together = threading.Barrier(4)
 
     def meet(deadline: Deadline | None) -> None:
         together.wait(PATIENCE_S)
 
-    engine.on_search = meet
+    served.on_search = meet
     with ThreadPoolExecutor(4) as callers:
         found = list(callers.map(lambda k: remote.search(f"{k} herons", k=k), range(1, 13)))
     assert [len(result.hits) for result in found] == list(range(1, 13))
 
 
 @pytest.fixture
-def narrow(engine: FakeArchive) -> Iterator[Server]:
+def narrow(served: FakeArchive) -> Iterator[Server]:
     config = ServiceConfig(workers=2, max_add_streams=1, max_concurrent_rpcs=2)
-    server = serve({"herons": engine}, listen="127.0.0.1:0", config=config)
+    server = serve({"herons": served}, listen="127.0.0.1:0", config=config)
     yield server
     server.stop(grace=0)
 
 
 def test_calls_over_the_limit_are_refused_at_once_and_served_again_later(
-    narrow: Server, engine: FakeArchive
+    narrow: Server, served: FakeArchive
 ) -> None:
-    hold = engine.on_search = Hold()
+    hold = served.on_search = Hold()
     with grpc.insecure_channel(narrow.address) as channel:
         stub = pb_grpc.ArchiveServiceStub(channel)
         request = pb.SearchRequest(text="a heron")
