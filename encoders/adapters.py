@@ -13,11 +13,13 @@ in the adapters' own dropout only.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import ConfigDict, Field
 
 from bittern.encoders.base import Encoder, Modality
 from bittern.errors import InvalidInputError, PreconditionError
@@ -40,39 +42,20 @@ _TARGETS = (
 """Attention projections of open_clip's blocks, and of RoBERTa's and HTSAT's."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LoraSettings:
-    """Settings of adapters. The defaults are those of CroVCA (arXiv 2510.27584).
+    """Settings of adapters.
 
     Attributes:
-        rank: of the added matrices, 1 to 1024.
-        alpha: the added product is scaled by `alpha / rank`; 1 to 1024.
-        dropout: share of the adapters' inputs dropped in training, from 0 to below 1.
-
-    Raises:
-        InvalidInputError: a value is outside its range.
+        rank: of the added matrices.
+        alpha: the added product is scaled by `alpha / rank`.
+        dropout: share of the adapters' inputs dropped in training.
     """
 
-    rank: int = 16
-    alpha: int = 16
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name, value in (("rank", self.rank), ("alpha", self.alpha)):
-            if type(value) is not int or not 1 <= value <= MAX_RANK:
-                raise InvalidInputError(
-                    f"lora: {name} must be a whole number from 1 to {MAX_RANK}, not {value!r}",
-                    field=name,
-                )
-        if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
-            raise InvalidInputError(
-                f"lora: dropout must be a number from 0 to below 1, not {self.dropout!r}",
-                field="dropout",
-            )
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return dataclasses.asdict(self)
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
+    rank: Annotated[int, Field(ge=1, le=MAX_RANK)]
+    alpha: Annotated[int, Field(ge=1, le=MAX_RANK)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
 class Adapters:

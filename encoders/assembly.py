@@ -13,12 +13,14 @@ Importing this module imports no torch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from bittern.encoders.adapters import LoraSettings
 from bittern.encoders.base import AudioWindowing, Encoder, Media, Modality
@@ -30,10 +32,10 @@ if TYPE_CHECKING:
 
     from bittern.encoders.towers import TrainableTower
 
-_MAX_NAME = 100
+_MAX_DIM = 2**16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TowerPlan:
     """The origin of one modality's tower, and its additions.
 
@@ -43,86 +45,38 @@ class TowerPlan:
         projection: whether a linear map follows, into a space of other dimensions.
     """
 
-    encoder: str
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
+    encoder: Annotated[str, Field(min_length=1, max_length=100)]
     lora: LoraSettings | None = None
     projection: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return {
-            "encoder": self.encoder,
-            "lora": self.lora.to_json() if self.lora else None,
-            "projection": self.projection,
-        }
-
-    @classmethod
-    def from_json(cls, value: object) -> TowerPlan:
-        """Read what `to_json` wrote.
-
-        Raises:
-            ModelDamagedError: a key is missing or unknown, or a value of the wrong type or
-                outside its range.
-        """
-        plan = _object(value, "the plan of a tower", ("encoder", "lora", "projection"))
-        encoder, lora, projection = plan["encoder"], plan["lora"], plan["projection"]
-        if not isinstance(encoder, str) or not 0 < len(encoder) <= _MAX_NAME:
-            raise ModelDamagedError(
-                f"a tower's 'encoder' must be a name of 1 to {_MAX_NAME} letters, not "
-                f"{_short(encoder)}"
-            )
-        if not isinstance(projection, bool):
-            raise ModelDamagedError(
-                f"a tower's 'projection' must be true or false, not {_short(projection)}"
-            )
-        return cls(encoder, None if lora is None else _lora(lora), projection)
-
 
 Plans = Mapping[Modality, TowerPlan]
+_PLANS: TypeAdapter[dict[Modality, TowerPlan]] = TypeAdapter(
+    Annotated[dict[Modality, TowerPlan], Field(min_length=1)]
+)
 
 
 def plans_to_json(plans: Plans) -> dict[str, Any]:
     """An assembly as a JSON object, by modality."""
-    return {str(modality): plan.to_json() for modality, plan in sorted(plans.items())}
+    return {str(modality): asdict(plan) for modality, plan in sorted(plans.items())}
 
 
 def plans_from_json(value: object) -> dict[Modality, TowerPlan]:
     """Read what `plans_to_json` wrote.
 
     Raises:
-        ModelDamagedError: no towers, an unknown modality, or as `TowerPlan.from_json`.
+        ModelDamagedError: no towers, an unknown modality or key, or a value of the wrong type or
+            outside its range.
     """
-    if not isinstance(value, dict) or not value:
-        raise ModelDamagedError(f"an assembly must name its towers, but is {_short(value)}")
-    unknown = [key for key in value if key not in set(Modality)]
-    if unknown:
-        raise ModelDamagedError(
-            f"an assembly has towers for {', '.join(Modality)}, not for {_short(unknown[0])}"
-        )
-    return {Modality(key): TowerPlan.from_json(plan) for key, plan in value.items()}
-
-
-def _lora(value: object) -> LoraSettings:
-    settings = _object(value, "'lora'", ("rank", "alpha", "dropout"))
     try:
-        return LoraSettings(**settings)
-    except InvalidInputError as error:
-        raise ModelDamagedError(error.message) from error
-
-
-def _object(value: object, what: str, keys: Sequence[str]) -> dict[str, Any]:
-    if not isinstance(value, dict) or set(value) != set(keys):
+        return _PLANS.validate_json(json.dumps(value))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(name) for name in first["loc"]) or "content"
         raise ModelDamagedError(
-            f"{what} must be an object with {', '.join(keys)}, not {_short(value)}"
-        )
-    return value
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-_MAX_DIM = 2**16
+            f"the plan of the towers makes no sense: {where}: {first['msg']}"
+        ) from error
 
 
 class AssembledEncoder:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,17 @@ def read_json(path: Path, model: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelDamagedError(f"{model}: {path} must hold a JSON object")
     return value
+
+
+@contextmanager
+def as_damage(problem: str) -> Iterator[None]:
+    """Turn any error into a `ModelDamagedError`: libraries have their own for damaged files."""
+    try:
+        yield
+    except (MemoryError, ModelDamagedError):
+        raise
+    except Exception as error:
+        raise ModelDamagedError(f"{problem}: {error}") from error
 
 
 def sha256_of_file(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Audio-text encoders in the layout of transformers' CLAP, such as BioLingual (arXiv 2308.04978).
 
 A checkpoint is a folder, as the hub has it: `config.json`, `preprocessor_config.json`, one
-weights file (the first of `WEIGHTS` that exists) and tokenizer files.
+weights file and tokenizer files.
 
 CLAP's feature extractor crops long clips at random, and in fusion mode marks a random clip of
 each batch as "longer". Neither happens here: every clip must be exactly one window, features are
@@ -17,19 +17,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.encoders.base import SOUNDS, AudioWindowing, Media, Modality
-from bittern.encoders.batching import check_texts, check_windows
+from bittern.encoders.base import (
+    SOUNDS,
+    AudioWindowing,
+    Media,
+    Modality,
+    check_texts,
+    check_windows,
+)
 from bittern.encoders.checkpoints import (
+    as_damage,
     check_tokenizer,
     check_vocabulary,
     read_json,
     sha256_of_file,
     sha256_of_files,
-    sha256_of_weights,
     tower_digest,
-    weights_file,
 )
 from bittern.encoders.torch_encoder import TorchEncoder
+from bittern.encoders.weights import WEIGHTS_FILES
 from bittern.errors import ModelDamagedError
 
 if TYPE_CHECKING:
@@ -37,8 +43,6 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 PREPROCESSING = "preprocessor_config.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Names of weights files, the preferred one first."""
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
 _CONSTANTS = (
@@ -82,9 +86,9 @@ class ClapEncoder(TorchEncoder):
         """
         super().__init__(name, device, batch_size)
         config = read_json(folder / CONFIG, name)
-        weights = weights_file(folder, WEIGHTS, name)
-        weights_sha256 = sha256_of_weights(weights, name, sha256)
-        self._load(_build(config, name), weights, ignorable=_CONSTANTS)
+        weights_sha256 = self._load(
+            _build(config, name), folder, WEIGHTS_FILES["clap"], sha256, ignorable=_CONSTANTS
+        )
         self._extractor, self._tokenizer = _processors(folder, name)
         settings: Any = self.module.config
         check_vocabulary(len(self._tokenizer), settings.text_config.vocab_size, name)
@@ -159,12 +163,8 @@ def _build(config: Mapping[str, Any], name: str) -> torch.nn.Module:
         raise ModelDamagedError(
             f"{name}: its configuration is of a {config.get('model_type')!r} model, not 'clap'"
         )
-    try:
+    with as_damage(f"{name}: no towers can be built from {CONFIG}"):
         module: torch.nn.Module = ClapModel(ClapConfig.from_dict(dict(config)))
-    except MemoryError:
-        raise
-    except Exception as error:  # any error, depending on the configuration
-        raise ModelDamagedError(f"{name}: no towers can be built from {CONFIG}: {error}") from error
     return module
 
 
@@ -174,15 +174,11 @@ def _processors(folder: Path, name: str) -> tuple[Any, Any]:
 
     read_json(folder / PREPROCESSING, name)
     check_tokenizer(folder, name)
-    try:
+    with as_damage(f"{name}: no feature extractor or tokenizer in {folder}"):
         extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # any error, depending on the damage
-        raise ModelDamagedError(
-            f"{name}: no feature extractor or tokenizer in {folder}: {error}"
-        ) from error
     return extractor, tokenizer
 
 

@@ -13,31 +13,31 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bittern.encoders.base import PICTURES, AudioWindowing, Image, Media, Modality
-from bittern.encoders.batching import check_images, check_texts
+from bittern.encoders.base import (
+    PICTURES,
+    AudioWindowing,
+    Image,
+    Media,
+    Modality,
+    check_images,
+    check_texts,
+)
 from bittern.encoders.checkpoints import (
+    as_damage,
     check_tokenizer,
     check_vocabulary,
     read_json,
     sha256_of_files,
-    sha256_of_weights,
     tower_digest,
-    weights_file,
 )
 from bittern.encoders.torch_encoder import TorchEncoder, shortened
+from bittern.encoders.weights import WEIGHTS_FILES
 from bittern.errors import ModelDamagedError, QueryError
 
 if TYPE_CHECKING:
     import torch
 
 CONFIG = "open_clip_config.json"
-WEIGHTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "model.safetensors",
-)
-"""Names of weights files, the preferred one first."""
 Precision = Literal["fp32", "fp16", "bf16"]
 
 _STRETCH = 8
@@ -89,14 +89,10 @@ def build(config: Mapping[str, Any], name: str, precision: Precision) -> torch.n
 
     arguments = dict(config)
     towers = open_clip.CustomTextCLIP if arguments.pop("custom_text", False) else open_clip.CLIP
-    try:
+    with as_damage(f"{name}: no towers can be built from {CONFIG}"):
         module: torch.nn.Module = towers(
             **arguments, cast_dtype=open_clip.get_cast_dtype(precision)
         )
-    except MemoryError:
-        raise
-    except Exception as error:  # any error, depending on the configuration
-        raise ModelDamagedError(f"{name}: no towers can be built from {CONFIG}: {error}") from error
     return module
 
 
@@ -108,18 +104,9 @@ def image_transform(config: Mapping[str, Any], name: str) -> Any:
     """
     import open_clip
 
-    try:
-        return open_clip.image_transform(
-            image_size=config["size"],
-            is_train=False,
-            mean=config["mean"],
-            std=config["std"],
-            interpolation=config["interpolation"],
-            resize_mode=config["resize_mode"],
-            fill_color=config["fill_color"],
-        )
-    except (AssertionError, TypeError, ValueError) as error:
-        raise ModelDamagedError(f"{name}: unusable preprocessing {dict(config)}") from error
+    options = {key: value for key, value in config.items() if key != "size"}
+    with as_damage(f"{name}: unusable preprocessing {dict(config)}"):
+        return open_clip.image_transform(image_size=config["size"], is_train=False, **options)
 
 
 def load_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Any:
@@ -138,10 +125,8 @@ def load_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Any:
     if foreign:
         check_tokenizer(folder, name)
         safe = {"trust_remote_code": False, "local_files_only": True}
-    try:
+    with as_damage(f"{name}: no tokenizer in {folder}"):
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", **safe)
-    except Exception as error:  # any error, depending on the damage
-        raise ModelDamagedError(f"{name}: no tokenizer in {folder}: {error}") from error
     size = len(tokenizer.tokenizer) if foreign else tokenizer.vocab_size
     check_vocabulary(size, int(text.get("vocab_size", 49408)), name)
     return tokenizer
@@ -213,9 +198,8 @@ class OpenClipEncoder(TorchEncoder):
         super().__init__(name, device, batch_size)
         self.precision: Precision = precision or ("fp16" if self.device.type == "cuda" else "fp32")
         config, preprocessing = read_config(folder, name)
-        weights = weights_file(folder, WEIGHTS, name)
-        weights_sha256 = sha256_of_weights(weights, name, sha256)
-        self._load(build(config, name, self.precision), weights)
+        module = build(config, name, self.precision)
+        weights_sha256 = self._load(module, folder, WEIGHTS_FILES["open_clip"], sha256)
         if self.precision != "fp32":
             open_clip.convert_weights_to_lp(self.module, dtype=torch_dtype(self.precision))
         self.dim = int(config["embed_dim"])

@@ -11,9 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.encoders.base import Media, Modality
-from bittern.encoders.batching import in_portions
-from bittern.encoders.checkpoints import load_into, pick_device, read_tensors
-from bittern.errors import QueryError, UnsupportedModalityError
+from bittern.encoders.checkpoints import (
+    load_into,
+    pick_device,
+    read_tensors,
+    sha256_of_weights,
+    weights_file,
+)
+from bittern.errors import ModelDamagedError, QueryError, UnsupportedModalityError
 
 if TYPE_CHECKING:
     import torch
@@ -48,14 +53,14 @@ class TorchEncoder:
         self._lock = threading.Lock()
 
     def encode(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
-        """Embed texts, pictures or windows of sound.
+        """Embed texts, pictures or windows of sound, in portions that fit.
 
         Args:
             modality: one of `modalities`.
             batch: `str`; uint8 [h, w, 3]; or float32 [window_s * sample_rate].
 
         Returns:
-            float32 [n, dim], each row of unit L2 norm.
+            float32 [n, dim], each row of unit L2 norm; [0, dim] for an empty batch.
 
         Raises:
             UnsupportedModalityError: the encoder has no such tower.
@@ -65,11 +70,18 @@ class TorchEncoder:
         """
         import torch
 
-        def embed(portion: Sequence[Media]) -> torch.Tensor:
-            return self.embed(modality, self.prepare(modality, portion))
-
+        rows = np.empty((len(batch), self.dim), dtype=np.float32)
         with torch.inference_mode():
-            return in_portions(batch, self._batch_size, self.dim, embed)
+            for start in range(0, len(batch), self._batch_size):
+                portion = batch[start : start + self._batch_size]
+                embedded = self.embed(modality, self.prepare(modality, portion))
+                rows[start : start + len(portion)] = embedded.float().cpu().numpy()
+        if not np.isfinite(rows).all():
+            raise ModelDamagedError(
+                "an embedding holds NaN or infinity: the weights are damaged, or the precision is "
+                "too low for them (try precision='fp32')"
+            )
+        return rows
 
     def prepare(self, modality: Modality, batch: Sequence[Media]) -> Any:
         """Inputs of a tower, on its device."""
@@ -97,10 +109,24 @@ class TorchEncoder:
         )
 
     def _load(
-        self, module: torch.nn.Module, weights: Path, ignorable: tuple[str, ...] = ()
-    ) -> None:
+        self,
+        module: torch.nn.Module,
+        folder: Path,
+        names: Sequence[str],
+        sha256: str,
+        ignorable: tuple[str, ...] = (),
+    ) -> str:
+        """Fill the towers from the first of these weights files; returns its hex SHA-256.
+
+        Raises:
+            ModelDamagedError: the file is missing, damaged, does not have the expected `sha256`
+                (empty for any), or does not fit the towers.
+        """
+        weights = weights_file(folder, names, self.name)
+        found = sha256_of_weights(weights, self.name, sha256)
         load_into(module, read_tensors(weights, self.name), self.name, ignorable=ignorable)
         self.module = module.to(self.device).eval().requires_grad_(False)
+        return found
 
 
 def shortened(text: str) -> str:

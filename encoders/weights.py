@@ -65,21 +65,24 @@ class EncoderEntry:
 WEIGHTS_VARIABLE = "BITTERN_WEIGHTS"
 """Environment variable: a folder with one folder of weights per encoder, named like it."""
 
-_NEEDED: dict[Layout, tuple[tuple[str, ...], ...]] = {
+WEIGHTS_FILES: dict[Layout, tuple[str, ...]] = {
     "open_clip": (
-        ("open_clip_config.json",),
-        (
-            "open_clip_model.safetensors",
-            "open_clip_pytorch_model.safetensors",
-            "open_clip_pytorch_model.bin",
-            "model.safetensors",
-        ),
+        "open_clip_model.safetensors",
+        "open_clip_pytorch_model.safetensors",
+        "open_clip_pytorch_model.bin",
+        "model.safetensors",
     ),
+    "clap": ("model.safetensors", "pytorch_model.bin"),
+    "embedded": (),
+}
+"""Names of weights files by layout, the preferred one first."""
+_NEEDED: dict[Layout, tuple[tuple[str, ...], ...]] = {
+    "open_clip": (("open_clip_config.json",), WEIGHTS_FILES["open_clip"]),
     "clap": (
         ("config.json",),
         ("preprocessor_config.json",),
         ("tokenizer.json", "vocab.json"),
-        ("model.safetensors", "pytorch_model.bin"),
+        WEIGHTS_FILES["clap"],
     ),
     "embedded": (),
 }
@@ -177,7 +180,7 @@ def download(entry: EncoderEntry) -> Path:
 
     if unreachable := _hub_unreachable():
         raise _missing(entry, [*_looked_in(entry), f"the hub ({unreachable})"])
-    weights = (entry.weights_file,) if entry.weights_file else _NEEDED[entry.layout][-1]
+    weights = (entry.weights_file,) if entry.weights_file else WEIGHTS_FILES[entry.layout]
     try:
         folder = Path(
             snapshot_download(

@@ -10,8 +10,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.encoders.base import PICTURES, SOUNDS, Audio, AudioWindowing, Image, Media, Modality
-from bittern.encoders.batching import check_images, check_texts, check_windows
+from bittern.encoders.base import (
+    PICTURES,
+    SOUNDS,
+    Audio,
+    AudioWindowing,
+    Image,
+    Media,
+    Modality,
+    check_images,
+    check_texts,
+    check_windows,
+)
 from bittern.encoders.field.concepts import (
     DIM,
     Concepts,

@@ -26,7 +26,7 @@ from tests.engine.toy import COLOURS, picture, sound
 CLIP, CLAP = "tiny-clip", "tiny-clap"
 BOTH = f"{CLAP}+{CLIP}"
 BITS = 64
-LORA = LoraSettings(rank=2, alpha=2)
+LORA = LoraSettings(rank=2, alpha=2, dropout=0.1)
 DISTILLED = {
     Modality.TEXT: TowerPlan(CLIP),
     Modality.IMAGE: TowerPlan(CLIP),
