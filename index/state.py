@@ -6,7 +6,7 @@ import threading
 
 from bittern.errors import DigestMismatchError, PreconditionError
 from bittern.index.derived_files import DerivedFiles
-from bittern.index.engines.choosing import Engines
+from bittern.index.engines.choosing import EngineChooser
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.generation import Generation
 from bittern.index.generation_files import GenerationFiles
@@ -52,7 +52,7 @@ class ArchiveState:
         self.derived = DerivedFiles(self._folder.derived, self._store)
         self._files = GenerationFiles(self.derived)
         # Derived files belong to the newest state: readers of an old one do not use them.
-        self.engines = Engines(self._options, None if self._past else self.derived)
+        self.engines = EngineChooser(self._options, None if self._past else self.derived)
         self._generation: Generation | None = None
 
     def generation(self) -> Generation:

@@ -4,7 +4,7 @@
     gpu.py             exact, on a graphics card; the same proof (memory: device_memory.py)
     ivf.py             approximate: scans a few inverted lists (inverted_lists.py, calibration.py)
     sharded/           exact, over Ray actors
-    choosing.py        chooses the engine of an archive
+    choosing.py        chooses the engine of an archive (background_index.py builds its lists)
 
 All of them search `CodeBlocks` (blocks.py) for `Queries` (queries.py, the one definition of
 distances), and return `Nearest` in the total order (distance, row).

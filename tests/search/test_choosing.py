@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bittern.errors import ArchiveDamagedError
 from bittern.index.engines import choosing
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.choosing import Engines
+from bittern.index.engines.choosing import EngineChooser
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.inverted_lists import InvertedLists
 from bittern.index.engines.ivf import IvfEngine
@@ -47,7 +47,7 @@ def blocks() -> CodeBlocks:
     return CodeBlocks.of(np.arange(20_000), clustered(20_000))
 
 
-def settled(engines: Engines) -> None:
+def settled(engines: EngineChooser) -> None:
     """Wait for what is being built."""
     for thread in threading.enumerate():
         if thread.name == "bittern-build":
@@ -55,14 +55,14 @@ def settled(engines: Engines) -> None:
 
 
 def test_searches_are_exact_unless_less_is_wanted(blocks: CodeBlocks) -> None:
-    engines = Engines()
+    engines = EngineChooser()
     assert engines.engine("owl", blocks).kind == "flat"
     assert engines.engine("owl", blocks).exact
     assert engines.stats("owl", blocks).reason == "exact: every code is compared"
 
 
 def test_an_index_is_built_in_the_background_and_used_once_it_is_there(blocks: CodeBlocks) -> None:
-    engines = Engines(SearchOptions(recall=0.95))
+    engines = EngineChooser(SearchOptions(recall=0.95))
     assert engines.engine("owl", blocks).exact
     settled(engines)
     assert engines.engine("owl", blocks).kind == "ivf"
@@ -74,20 +74,20 @@ def test_an_index_is_built_in_the_background_and_used_once_it_is_there(blocks: C
 
 def test_few_rows_are_searched_exactly_whatever_is_wanted(blocks: CodeBlocks) -> None:
     few = CodeBlocks.of(np.arange(100), clustered(100))
-    engines = Engines(SearchOptions(recall=0.5))
+    engines = EngineChooser(SearchOptions(recall=0.5))
     assert engines.engine("owl", few).kind == "flat"
     assert "100 rows" in engines.stats("owl", few).reason
 
 
 def test_the_approximate_engine_can_be_chosen_by_name(blocks: CodeBlocks) -> None:
-    engines = Engines(SearchOptions(engine="ivf", recall=0.9))
+    engines = EngineChooser(SearchOptions(engine="ivf", recall=0.9))
     engines.prepare("owl", blocks)
     assert engines.engine("owl", blocks).kind == "ivf"
     assert engines.engine("owl", blocks, 1.0).exact
 
 
 def test_an_index_follows_what_is_added_deleted_and_overwritten(blocks: CodeBlocks) -> None:
-    engines = Engines(SearchOptions(recall=0.95))
+    engines = EngineChooser(SearchOptions(recall=0.95))
     engines.prepare("owl", blocks)
     codes = np.array(blocks.codes)
     codes[:4_000] = clustered(4_000, seed=4)
@@ -110,7 +110,7 @@ def test_an_index_follows_what_is_added_deleted_and_overwritten(blocks: CodeBloc
 @pytest.mark.parametrize("share", [0.2, 0.4])
 def test_an_index_over_many_deleted_rows_is_built_once(blocks: CodeBlocks, share: float) -> None:
     shelf = Shelf()
-    engines = Engines(SearchOptions(recall=0.95), shelf)
+    engines = EngineChooser(SearchOptions(recall=0.95), shelf)
     later = blocks.without(np.flatnonzero(np.random.default_rng(0).random(20_000) < share))
     for _ in range(4):
         engines.engine("owl", later)
@@ -130,7 +130,7 @@ def test_closing_ends_what_is_being_built(
             check()
 
     monkeypatch.setattr(InvertedLists, "build", build)
-    engines = Engines(SearchOptions(recall=0.95))
+    engines = EngineChooser(SearchOptions(recall=0.95))
     engines.engine("owl", blocks)
     assert begun.wait(10)
     engines.close()
@@ -141,30 +141,30 @@ def test_nothing_is_built_where_nothing_is_to_be(
     blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf = Shelf()
-    Engines(SearchOptions(recall=0.95), shelf).prepare("owl", blocks)
+    EngineChooser(SearchOptions(recall=0.95), shelf).prepare("owl", blocks)
     monkeypatch.setattr(InvertedLists, "build", lambda *_, **__: pytest.fail("built"))
     lazy = SearchOptions(recall=0.95, build=False)
-    assert Engines(lazy, Shelf()).engine("owl", blocks).kind == "flat"
-    assert Engines(lazy, shelf).engine("owl", blocks).kind == "ivf"
+    assert EngineChooser(lazy, Shelf()).engine("owl", blocks).kind == "flat"
+    assert EngineChooser(lazy, shelf).engine("owl", blocks).kind == "ivf"
 
 
 def test_a_kept_index_is_taken_up_instead_of_built(
     blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf = Shelf()
-    Engines(SearchOptions(recall=0.95), shelf).prepare("owl", blocks)
+    EngineChooser(SearchOptions(recall=0.95), shelf).prepare("owl", blocks)
     assert list(shelf.arrays) == ["owl-ivf"]
     monkeypatch.setattr(InvertedLists, "build", lambda *_, **__: pytest.fail("built anew"))
-    again = Engines(SearchOptions(recall=0.95), shelf)
+    again = EngineChooser(SearchOptions(recall=0.95), shelf)
     again.prepare("owl", blocks)
     assert again.engine("owl", blocks).kind == "ivf"
 
 
 def test_a_damaged_kept_index_is_built_anew(blocks: CodeBlocks) -> None:
     shelf = Shelf()
-    Engines(SearchOptions(recall=0.95), shelf).prepare("owl", blocks)
+    EngineChooser(SearchOptions(recall=0.95), shelf).prepare("owl", blocks)
     shelf.arrays["owl-ivf"] = {"members": np.zeros(3)}
-    again = Engines(SearchOptions(recall=0.95), shelf)
+    again = EngineChooser(SearchOptions(recall=0.95), shelf)
     again.prepare("owl", blocks)
     assert again.engine("owl", blocks).kind == "ivf"
     assert len(shelf.arrays["owl-ivf"]) > 3
@@ -183,7 +183,7 @@ def test_an_index_that_cannot_be_built_leaves_searches_exact(
         raise error("too little of it")
 
     monkeypatch.setattr(InvertedLists, "build", fail)
-    engines = Engines(SearchOptions(recall=0.95))
+    engines = EngineChooser(SearchOptions(recall=0.95))
     for _ in range(3):
         assert engines.engine("owl", blocks).exact
         settled(engines)
@@ -200,7 +200,7 @@ def test_without_a_graphics_card_the_cpu_answers_and_says_so(
     blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bittern.index.engines.device_memory.available_device", lambda: None)
-    engines = Engines(SearchOptions(engine="gpu"))
+    engines = EngineChooser(SearchOptions(engine="gpu"))
     assert engines.engine("owl", blocks).kind == "flat"
     assert "no graphics card" in engines.stats("owl", blocks).reason
 
@@ -209,7 +209,7 @@ def test_codes_that_do_not_fit_the_card_are_searched_on_the_cpu(
     blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("bittern.index.engines.device_memory.available_device", lambda: "cpu")
-    engines = Engines(SearchOptions(engine="gpu", gpu_memory=1_000))
+    engines = EngineChooser(SearchOptions(engine="gpu", gpu_memory=1_000))
     for _ in range(3):
         assert engines.engine("owl", blocks).kind == "flat"
     assert caplog.text.count("is searched on the CPU") == 1
