@@ -215,7 +215,7 @@ class ArchiveAPI(ABC):
             QueryError: something among them is not text.
             LimitExceededError: more than 10,000 ids.
         """
-        return self._delete(_id_list(ids))
+        return self._delete(check_ids(ids))
 
     def list(self, where: str | None = None, *, page_size: int = 100) -> Iterator[Observation]:
         """Iterate over the observations in row order, fetching them page by page.
@@ -453,19 +453,3 @@ def _checked_items(items: Iterator[MediaItem]) -> Iterator[MediaItem]:
                     field=field,
                 )
         yield item
-
-
-def _id_list(ids: str | Iterable[str]) -> list[str]:
-    """One id or several, as a list.
-
-    Raises:
-        QueryError: not text, or something that is no text among them.
-        LimitExceededError: more than 10,000.
-    """
-    try:
-        listed = [ids] if isinstance(ids, str) else list(ids)
-    except TypeError:
-        raise QueryError(
-            f"ids must be text or a list of texts, not {type(ids).__name__}", field="ids"
-        ) from None
-    return check_ids(listed)

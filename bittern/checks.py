@@ -6,7 +6,7 @@ refused in the same words wherever it is noticed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -106,14 +106,19 @@ def check_page_size(page_size: object) -> int:
     return check_whole(page_size, "page_size", 1, MAX_PAGE_SIZE)
 
 
-def check_ids(ids: Sequence[object]) -> list[str]:
-    """The ids of one deletion.
+def check_ids(ids: str | Iterable[object]) -> list[str]:
+    """The ids of one deletion: one, or several.
 
     Raises:
-        QueryError: something that is no text among them.
+        QueryError: not text, or something that is no text among them.
         LimitExceededError: more than `MAX_IDS`.
     """
-    checked = [check_string(each, "ids") for each in ids]
+    try:
+        checked = [check_string(each, "ids") for each in ([ids] if isinstance(ids, str) else ids)]
+    except TypeError:
+        raise QueryError(
+            f"ids must be text or a list of texts, not {type(ids).__name__}", field="ids"
+        ) from None
     if len(checked) > MAX_IDS:
         raise LimitExceededError(
             f"{len(checked)} ids were given, the limit is {MAX_IDS}; delete them in several calls",

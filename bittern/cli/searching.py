@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -36,6 +36,7 @@ from bittern.text import counted
 
 if TYPE_CHECKING:
     from bittern.api import ArchiveAPI
+    from bittern.service.local.archive import LocalArchive
     from bittern.types import Exported, SearchResult
 
 Format = Annotated[
@@ -134,19 +135,18 @@ def search(
 
     Example: bittern search my-archive "an owl" -k 200 --output owls.geojson
     """
-    from bittern import LocalArchive
     from bittern.query import Query, SearchOptions
 
     if output is not None or format_ is not None:
         _check_output(output, format_)
     with _errors_as_typed(query):
         checked = Query(**query.arguments(words))  # before the archive is opened
+    local = Path(archive).exists()
     # A folder is opened for this one search: it uses an index that is stored, and builds none.
     once = SearchOptions(recall=1.0 if query.recall is None else query.recall, build=False)
     with opened_archive(archive, name, snapshot, once) as opened:
-        local = isinstance(opened, LocalArchive)
-        if isinstance(opened, LocalArchive):
-            licence_notice(*opened.registry.encoders())
+        if local:
+            licence_notice(*cast("LocalArchive", opened).registry.encoders())
         # Judging relevance codes some reference texts first: seconds, in this process.
         judging = local and query.relevance is not None
         with working("judging relevance") if judging else nullcontext(), _errors_as_typed(query):
