@@ -14,15 +14,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 
 from bittern.errors import ArchiveDamagedError, BitternError, PreconditionError
 from bittern.files import check_inside, sync_folder
 from bittern.index.checksums import (
-    TABLE_FOLDER,
-    TABLE_PREFIX,
     read_checksums,
     replace_checksums,
     stored_files,
@@ -31,7 +28,6 @@ from bittern.index.checksums import (
 from bittern.index.commit_log import CommitLog
 from bittern.index.derived_files import DerivedFiles
 from bittern.index.folder import ArchiveFolder, Header, same_header
-from bittern.index.lance_library import is_failure, lance, reading
 from bittern.index.leftovers import leftover_files, remove, unnamed_columns
 from bittern.index.model_switch import drop_code_columns
 from bittern.index.snapshots import models_in_use, read_snapshots
@@ -126,17 +122,37 @@ class _Plan:
     @property
     def given_up(self) -> list[int]:
         """Versions whose changes are lost."""
-        if self.same_rows:
-            return []
-        return list(range(self.base.number + 1, self.newest + 1))
+        return [] if self.same_rows else list(range(self.base.number + 1, self.newest + 1))
 
     @property
     def is_empty(self) -> bool:
         """Whether the newest version is intact."""
         return not (self.restored or self.lost or self.indexes)
 
+    def changes(self) -> str:
+        """What the new version lacks, for the user."""
+        changes = []
+        if self.restored and self.same_rows:
+            changes.append("with the same rows, from before the last compaction")
+        elif self.restored:
+            versions = ", ".join(map(str, self.given_up))
+            changes.append(f"without the changes of version {versions}, which cannot be read")
+        if self.lost:
+            changes.append(f"without {len(self.lost)} data files that cannot be read")
+        if self.indexes:
+            changes.append("without look-up indexes that cannot be read, which are built again")
+        return ", ".join(changes)
+
 
 class _Repairing:
+    """One run of a repair.
+
+    Args:
+        folder: the archive's folder; its lock is held.
+        dry_run: only list the steps.
+        on_step: called with each step.
+    """
+
     def __init__(self, folder: ArchiveFolder, dry_run: bool, on_step: OnStep) -> None:
         self._folder = folder
         self._store = folder.store
@@ -159,7 +175,8 @@ class _Repairing:
             self._move(key, "a version of the store that cannot be read")
         if not plan.is_empty:
             self._commit(plan, before)
-        self._set_aside(files, plan)
+        self._set_aside_versions(files, plan)
+        self._set_aside_damaged(files)
         if from_copy and not self._dry_run:
             self._raise_next_row()
         self._delete(leftover_files(self._folder, models))
@@ -196,7 +213,7 @@ class _Repairing:
             if same_header(folder.read_header_copy(), header):
                 return header, False
         what = f"write {folder.header_copy.name} again from {folder.header_file.name}"
-        self._step(what, lambda: folder.write_header_copy(header))
+        self._step(what, partial(folder.write_header_copy, header))
         return header, False
 
     def _restore_header(self, header: Header) -> None:
@@ -218,103 +235,76 @@ class _Repairing:
     # The store
 
     def _plan(self, files: ComparedFiles) -> _Plan:
+        damaged, manifests = files.problems.keys(), files.stored.manifests
         newest = max(files.log.newest, files.stored.newest)
-        versions = list(files.stored.manifests)
-        unreadable = [number for number in versions if not self._opens(number, files)]
-        readable = [number for number in versions if number not in unreadable]
+        readable = [n for n, key in manifests.items() if key not in damaged and self._opens(n)]
         if not readable:
             raise ArchiveDamagedError(
                 f"no version of the store at {self._store} can be read; {_START_AGAIN}"
             )
         base = TableVersion.open(self._store, readable[0])
-        lost, indexes = self._lost_fragments(base, files), _lost_indexes(base, files)
+        unreadable = [number for number in manifests if number not in readable]
+        lost, indexes = base.lost_fragments(damaged), base.lost_indexes(damaged)
         plan = _Plan(base, newest, unreadable, lost, indexes)
         if lost and base.number == newest:
             # Before a compaction, the same rows were in other files.
-            for older in self._with_same_rows(base, files):
-                if not self._lost_fragments(older, files) and not _lost_indexes(older, files):
+            for older in self._with_same_rows(base, readable):
+                if not older.lost_fragments(damaged) and not older.lost_indexes(damaged):
                     return replace(plan, base=older, lost=[], indexes=[], same_rows=True)
         return plan
 
-    def _opens(self, number: int, files: ComparedFiles) -> bool:
+    def _opens(self, number: int) -> bool:
         """Whether a version can be opened."""
-        if files.stored.manifests[number] not in files.problems:
-            with suppress(ArchiveDamagedError):
-                return bool(TableVersion.open(self._store, number))
+        with suppress(ArchiveDamagedError):
+            return bool(TableVersion.open(self._store, number))
         return False
 
-    def _lost_fragments(self, version: TableVersion, files: ComparedFiles) -> list[int]:
-        return [
-            number
-            for number, keys in version.fragments.items()
-            if not files.problems.keys().isdisjoint(keys) or not version.is_readable(number)
-        ]
-
-    def _with_same_rows(self, base: TableVersion, files: ComparedFiles) -> Iterable[TableVersion]:
+    def _with_same_rows(self, base: TableVersion, readable: list[int]) -> Iterable[TableVersion]:
         """Earlier versions with the same rows, the newest first."""
         number = base.number
-        while _only_moves_rows(base, number) and number - 1 in files.stored.manifests:
+        while base.only_moves_rows(number) and number - 1 in readable:
             number -= 1
-            with suppress(ArchiveDamagedError):
-                yield TableVersion.open(self._store, number)
+            yield TableVersion.open(self._store, number)
 
     def _commit(self, plan: _Plan, before: list[str]) -> None:
-        changes = []
-        if plan.restored and plan.same_rows:
-            changes.append("with the same rows, from before the last compaction")
-        elif plan.restored:
-            self._report.given_up = plan.given_up
-            versions = ", ".join(map(str, plan.given_up))
-            changes.append(f"without the changes of version {versions}, which cannot be read")
-        if plan.lost:
-            changes.append(f"without {len(plan.lost)} data files that cannot be read")
-        if plan.indexes:
-            changes.append("without look-up indexes that cannot be read, which are built again")
-        self._report.lost_rows = sum(plan.base.rows_in(number) for number in plan.lost)
+        report, base = self._report, plan.base
+        report.given_up = plan.given_up
+        report.lost_rows = base.rows_in(plan.lost)
         if before:
-            left = set(_ids_of(plan.base, plan.lost))
-            self._report.lost = [name for name in before if name not in left]
-        lost = max(self._report.lost_rows, len(self._report.lost))
+            left = set(base.ids(plan.lost))
+            report.lost = [name for name in before if name not in left]
         self._step(
-            f"make a new version of the store from version {plan.base.number}, "
-            f"{', '.join(changes)}; {lost} observations are lost",
-            partial(_write, self._store, plan),
+            f"make a new version of the store from version {base.number}, {plan.changes()}; "
+            f"{max(report.lost_rows, len(report.lost))} observations are lost",
+            partial(base.make_newest, plan.newest, plan.lost, plan.indexes),
         )
 
     def _ids(self, files: ComparedFiles) -> list[str]:
         """Ids of the observations of the newest version that is completely readable."""
         for number in files.stored.manifests:
             with suppress(ArchiveDamagedError):
-                return _ids_of(TableVersion.open(self._store, number), [])
+                return TableVersion.open(self._store, number).ids()
         return []
 
     # Moving and deleting
 
-    def _set_aside(self, files: ComparedFiles, plan: _Plan) -> None:
-        """Move away damaged files, and sound files that LanceDB would now delete."""
-        whole = []
+    def _set_aside_versions(self, files: ComparedFiles, plan: _Plan) -> None:
+        """Move away incomplete versions, and sound files that LanceDB would now delete."""
+        complete = []
         for number, key in files.stored.manifests.items():
             if number in plan.unreadable:
                 continue
             if self._is_complete(number, files, plan):
-                whole.append(number)
+                complete.append(number)
             else:
                 self._move(key, f"version {number} of the store, which is incomplete")
-        for key in files.problems:
-            exists = (self._folder.path / key).exists()
-            if key.startswith(TABLE_PREFIX) and not version_of(key) and exists:
-                self._move(key, "which is damaged")
-        models = {key.split("/")[1] for key in files.problems if key.startswith("models/")}
-        for digest in sorted(models):
-            if (self._folder.models / digest).exists():
-                self._move(f"models/{digest}", "which is damaged")
         lost = {key for number in plan.lost for key in plan.base.fragments[number]}
         for key in sorted(lost - files.problems.keys()):
             what = f"copy {key}, with lost rows, to {LOST_FOUND}"
             self._step(what, partial(self._save, self._folder.path / key, copy=True))
         if plan.given_up:
             data = set(files.stored.data)
-            kept = needed_by_any(self._store, data, whole) | files.problems.keys()
+            kept = needed_by_any(self._store, data, complete) | files.problems.keys()
             for key in sorted(data - kept):
                 self._move(key, "which no version needs any more")
 
@@ -326,6 +316,17 @@ class _Repairing:
             return False
         version = TableVersion.open(self._store, number)
         return not files.problems or not version.needed(files.problems)
+
+    def _set_aside_damaged(self, files: ComparedFiles) -> None:
+        """Move away damaged files of the store, and models with a damaged file."""
+        damaged = dict.fromkeys(
+            "/".join(key.split("/")[:2]) if key.startswith("models/") else key
+            for key in sorted(files.problems)
+            if not version_of(key)
+        )
+        for key in damaged:
+            if (self._folder.path / key).exists():
+                self._move(key, "which is damaged")
 
     def _move(self, key: str, why: str) -> None:
         self._report.aside = self._aside
@@ -360,17 +361,13 @@ class _Repairing:
         derived = DerivedFiles(self._folder.derived, Store(self._store))
         for name in derived.names():
             if damage := derived.damage(name):
-                paths = [
-                    path
-                    for path in self._folder.derived.iterdir()
-                    if path.name == f"{name}.json" or path.name.startswith(f"{name}.")
-                ]
                 what = f"delete derived/{name}.json and its arrays, built again when needed"
-                self._step(f"{what}: {damage}", partial(self._remove_all, paths))
+                self._step(f"{what}: {damage}", partial(self._delete_derived, name))
 
-    def _remove_all(self, paths: Iterable[Path]) -> None:
-        for path in paths:
-            remove(self._folder.path, path)
+    def _delete_derived(self, name: str) -> None:
+        for path in list(self._folder.derived.iterdir()):
+            if path.name.startswith(f"{name}."):
+                remove(self._folder.path, path)
 
     def _drop_columns(self, header: Header) -> None:
         """Remove columns of codes that an interrupted restore has left and a snapshot keeps."""
@@ -387,7 +384,7 @@ class _Repairing:
                 f"drop {', '.join(names)} from the store: a restore has removed the model; "
                 "snapshots keep it"
             )
-            self._step(what, lambda: drop_code_columns(self._folder, store, names))
+            self._step(what, partial(drop_code_columns, self._folder, store, names))
 
     def _write_checksums(self, files: ComparedFiles) -> None:
         """Drop checksums of missing and damaged files, and add missing checksums."""
@@ -395,9 +392,13 @@ class _Repairing:
         if self._report.steps or log.torn or log.damaged or not log.present:
 
             def write() -> None:
-                found = read_checksums(path).files.items()
-                left = {key: one for key, one in found if key not in files.problems}
-                replace_checksums(path, {k: v for k, v in left.items() if (path / k).exists()})
+                # A lost manifest may have been written anew, under the same name.
+                left = {
+                    key: recorded
+                    for key, recorded in read_checksums(path).files.items()
+                    if key not in files.problems and (path / key).exists()
+                }
+                replace_checksums(path, left)
 
             self._step("write the checksums again", write)
         if files.without_checksums:
@@ -405,59 +406,6 @@ class _Repairing:
             self._step(what, lambda: None)
         if not self._dry_run and self._report.steps:
             CommitLog(self._folder, Store(self._store)).adopt()
-
-
-def _write(store: Path, plan: _Plan) -> None:
-    """Carry out the plan; the new versions get numbers that were never used."""
-    dataset = TableVersion.open(store, plan.base.number).dataset
-    with reading(store):
-        if plan.restored:
-            while dataset.version <= plan.newest:
-                dataset.restore()
-        if plan.lost:
-            operation = lance().LanceOperation.Delete([], plan.lost, "false")
-            path = str(store / TABLE_FOLDER)
-            dataset = lance().LanceDataset.commit(path, operation, read_version=dataset.version)
-        for name in plan.indexes:
-            dataset.drop_index(name)
-
-
-def _lost_indexes(version: TableVersion, files: ComparedFiles) -> list[str]:
-    """Names of a version's look-up indexes of which a file is damaged."""
-    return sorted(
-        {
-            name
-            for prefix, name in version.indexes.items()
-            if any(key.startswith(prefix) for key in files.problems)
-        }
-    )
-
-
-def _only_moves_rows(base: TableVersion, number: int) -> bool:
-    """Whether a version has the rows of its predecessor: a compaction or a new look-up index."""
-    operations = lance().LanceOperation
-    try:
-        operation: Any = base.dataset.read_transaction(number).operation
-    except TypeError as error:  # Lance 14 describes no compaction of a table with indexes
-        return "RewrittenIndex" in str(error)
-    except BaseException as error:
-        if not is_failure(error):
-            raise
-        return False
-    # Lance has no class for reserving numbers of fragments, which a compaction begins with.
-    rewrites = (operations.Rewrite, operations.CreateIndex, operations.UpdateConfig)
-    return isinstance(operation, rewrites) or type(operation) is operations.BaseOperation
-
-
-def _ids_of(version: TableVersion, without: Iterable[int]) -> list[str]:
-    """Ids of the observations in a version, without some fragments."""
-    skipped = set(without)
-    found: list[str] = []
-    with reading(version.store):
-        for fragment in version.dataset.get_fragments():
-            if fragment.fragment_id not in skipped:
-                found += fragment.to_table(columns=["id"])["id"].to_pylist()
-    return found
 
 
 def _fitting(folder: ArchiveFolder, header: Header) -> Header:

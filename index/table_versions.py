@@ -6,7 +6,7 @@ Only Lance knows that; it is loaded when a file is missing or damaged, and for b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,9 +62,18 @@ class TableVersion:
             found = self.dataset.list_indices()
         return {_key(f"_indices/{one['uuid']}") + "/": str(one["name"]) for one in found}
 
-    def rows_in(self, fragment: int) -> int:
-        """Number of rows of a fragment that are not deleted."""
-        return int(self.dataset.get_fragment(fragment).metadata.num_rows)
+    def rows_in(self, fragments: Iterable[int]) -> int:
+        """Number of rows of some fragments that are not deleted."""
+        return sum(int(self.dataset.get_fragment(n).metadata.num_rows) for n in fragments)
+
+    def ids(self, without: Collection[int] = ()) -> list[str]:
+        """Ids of the observations, without those of some fragments."""
+        found: list[str] = []
+        with reading(self.store):
+            for fragment in self.dataset.get_fragments():
+                if fragment.fragment_id not in without:
+                    found += fragment.to_table(columns=["id"])["id"].to_pylist()
+        return found
 
     def needed(self, keys: Iterable[str]) -> set[str]:
         """Those keys whose files this version needs, without its manifest."""
@@ -83,6 +92,37 @@ class TableVersion:
             return False
         return True
 
+    def lost_fragments(self, damaged: Collection[str]) -> list[int]:
+        """Fragments that cannot be read, or of which a file is among the damaged ones."""
+        return [
+            number
+            for number, keys in self.fragments.items()
+            if not set(keys).isdisjoint(damaged) or not self.is_readable(number)
+        ]
+
+    def lost_indexes(self, damaged: Iterable[str]) -> list[str]:
+        """Names of the look-up indexes of which a file is among the damaged ones."""
+        prefixes = {prefix for prefix in self.indexes for key in damaged if key.startswith(prefix)}
+        return sorted({self.indexes[prefix] for prefix in prefixes})
+
+    def only_moves_rows(self, number: int) -> bool:
+        """Whether an earlier version, or this one, has the rows of the version before it.
+
+        A compaction and a new look-up index leave the rows as they are.
+        """
+        operations = lance().LanceOperation
+        try:
+            operation: Any = self.dataset.read_transaction(number).operation
+        except TypeError as error:  # Lance 14 describes no compaction of a table with indexes
+            return "RewrittenIndex" in str(error)
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            return False
+        # Lance has no class for reserving numbers of fragments, which a compaction begins with.
+        rewrites = (operations.Rewrite, operations.CreateIndex, operations.UpdateConfig)
+        return isinstance(operation, rewrites) or type(operation) is operations.BaseOperation
+
     def pinned(self) -> Iterator[TableVersion]:
         """The pinned versions that can be read."""
         with reading(self.store):
@@ -91,6 +131,25 @@ class TableVersion:
             with suppress(ArchiveDamagedError), reading(self.store):
                 dataset = self.dataset.checkout_version((name, None))
                 yield TableVersion(self.store, dataset.version, dataset)
+
+    def make_newest(self, newest: int, fragments: Sequence[int], indexes: Iterable[str]) -> None:
+        """Commit this version again, without what is lost; numbers of versions are not reused.
+
+        Args:
+            newest: the newest version that is known to have existed.
+            fragments: numbers of fragments to leave out.
+            indexes: names of look-up indexes to leave out.
+        """
+        path = str(self.store / TABLE_FOLDER)
+        with reading(self.store):
+            dataset = lance().dataset(path, version=self.number)
+            while self.number < newest and dataset.version <= newest:
+                dataset.restore()
+            if fragments:
+                operation = lance().LanceOperation.Delete([], list(fragments), "false")
+                dataset = lance().LanceDataset.commit(path, operation, read_version=dataset.version)
+            for name in indexes:
+                dataset.drop_index(name)
 
 
 def needed_by_any(store: Path, keys: Iterable[str], versions: Iterable[int]) -> set[str]:
