@@ -21,15 +21,8 @@ from bittern.service.ingest.prefetch import close_stream
 from bittern.service.ingest.report import JobReport, OnProgress, Stages, new_stages
 from bittern.service.models.model import Model
 from bittern.service.sources.base import Entry, id_of_name, other_id
-from bittern.types import (
-    AddResult,
-    AddStatus,
-    MediaItem,
-    OnDuplicate,
-)
+from bittern.types import AddResult, AddStatus, MediaItem, OnDuplicate
 
-COMMIT_ITEMS = 64
-"""Items per atomic commit."""
 COMMIT_ROWS = 16_384
 """Most rows per atomic commit (long recordings have many rows)."""
 PROGRESS_S = 1.0

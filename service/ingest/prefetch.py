@@ -1,11 +1,11 @@
 """Lists, reads and decodes items before the network needs them.
 
-    list (1 thread) → read and decode (`THREADS`) → the caller's thread
+    list (1 thread) → read and decode (several threads) → the caller's thread
 
-Items come in the order of the listing. Memory is bounded: at most `MAX_ITEMS` items are in
-progress, and at most `MAX_WINDOWS` windows of one recording wait. Once read and decoded data reach
-`HELD_BYTES`, only the first item in order goes on. So memory is at most that, plus one file and one
-decoded picture per thread.
+Items come in the order of the listing. Memory is limited by `Bounds`: so many items are in progress,
+and so many windows of one recording wait. Once read and decoded data reach `held_bytes`, only the
+first item in order goes on. So memory is at most that, plus one file and one decoded picture per
+thread.
 
 Threads take items in order and finish each before the next. So the first item always has a thread,
 and because that thread is never held up by the bounds, the others cannot block the job.
@@ -24,13 +24,6 @@ from bittern.service.ingest.items import Decoded, Loaded, PipelineEntry, item_of
 from bittern.service.ingest.report import Cancelled, Stages
 from bittern.types import AddResult
 
-THREADS = 6
-MAX_ITEMS = 32
-"""Items between the listing and the network."""
-HELD_BYTES = 256 << 20
-"""Bytes that are read and decoded before the network needs them."""
-MAX_WINDOWS = 32
-"""Windows of one recording that wait for the network."""
 _POLL_S = 0.25
 """Seconds between checks for cancellation."""
 
@@ -40,12 +33,19 @@ Decode = Callable[[Loaded], Iterator[Decoded]]
 
 @dataclass(frozen=True)
 class Bounds:
-    """Threads and memory; see the module's constants."""
+    """Threads and memory.
 
-    threads: int = THREADS
-    items: int = MAX_ITEMS
-    held_bytes: int = HELD_BYTES
-    windows: int = MAX_WINDOWS
+    Attributes:
+        threads: that read and decode.
+        items: most items between the listing and the network.
+        held_bytes: most bytes that are read and decoded before the network needs them.
+        windows: most windows of one recording that wait for the network.
+    """
+
+    threads: int = 6
+    items: int = 32
+    held_bytes: int = 256 << 20
+    windows: int = 32
 
 
 @dataclass(eq=False)
