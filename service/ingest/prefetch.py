@@ -2,10 +2,9 @@
 
     list (1 thread) → read and decode (several threads) → the caller's thread
 
-Items come in the order of the listing. Memory is limited by `Bounds`: so many items are in progress,
-and so many windows of one recording wait. Once read and decoded data reach `held_bytes`, only the
-first item in order goes on. So memory is at most that, plus one file and one decoded picture per
-thread.
+Items come in the order of the listing. `Bounds` limits the items in progress, and the windows of
+one recording that wait. Once read and decoded data reach `held_bytes`, only the first item in order
+goes on. So memory is at most that, plus one file and one decoded picture per thread.
 
 Threads take items in order and finish each before the next. So the first item always has a thread,
 and because that thread is never held up by the bounds, the others cannot block the job.

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from bittern.errors import ManifestError
 from bittern.index.columns import Value
@@ -35,7 +35,7 @@ from bittern.service.sources.field_values import (
     text,
 )
 from bittern.service.sources.json_items import Element, elements, first_keys
-from bittern.service.sources.media_locator import MediaLocator
+from bittern.service.sources.listing import Listing
 from bittern.types import AddResult, AddStatus, MediaItem
 
 _RECORDINGS = frozenset({"recordings"})
@@ -85,24 +85,57 @@ def xeno_canto_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
         ManifestError: the only file is unreadable.
         SourceNotFoundError: the folder `options.media` does not exist.
     """
-    locator = MediaLocator(path, options)
-    folder = _Folder(locator, _recordings_in(locator.folder))
-    seen: set[int] = set()
-    if not path.is_dir():
-        yield from _page(path, folder, seen)
-        return
-    for page in _pages(path):
-        try:
-            yield from _page(page, folder, seen)
-        except ManifestError as error:
-            yield failed(page.name, page.name, error)
+    with _Recordings(path, options) as recordings:
+        yield from recordings.entries()
 
 
-class _Folder(NamedTuple):
-    """The folder of the recordings, and its files with a catalogue number."""
+class _Recordings(Listing):
+    """One pass over a page, or a folder of pages."""
 
-    locator: MediaLocator
-    downloads: dict[int, str]
+    def __init__(self, path: Path, options: SourceOptions) -> None:
+        super().__init__(path, options)
+        self._downloads = _recordings_in(self.locator.folder)
+
+    def entries(self) -> Iterator[Listed]:
+        """The recordings in the order of the pages."""
+        if not self.path.is_dir():
+            yield from self._page(self.path)
+            return
+        for page in _pages(self.path):
+            try:
+                yield from self._page(page)
+            except ManifestError as error:
+                yield failed(page.name, page.name, error)
+
+    def _page(self, path: Path) -> Iterator[Listed]:
+        for element in elements(path, _RECORDINGS):
+            if not element.member and _is_page(element):
+                continue
+            try:
+                row = element.fields()
+                number = _number(row)
+            except ManifestError as error:
+                yield failed("", element.position, error)
+                continue
+            name = f"XC{number}"
+            if self.tables.add_first("recordings", name):
+                yield listed(name, element.position, partial(self._item, row, number))
+            else:
+                message = f"{element.position}: {name} is on an earlier page too"
+                result = AddResult(name, AddStatus.SKIPPED, 0, "", message)
+                yield Listed(result, element.position)
+
+    def _item(self, row: dict[str, Any], number: int) -> MediaItem:
+        file_name = text(row.get("file-name"))
+        own = PurePosixPath(file_name).suffix.lower()
+        suffixes = (own, *_SUFFIXES) if own in AUDIO_SUFFIXES else _SUFFIXES
+        stems = (f"XC{number}", str(number))
+        also = [f"{stem}{suffix}" for suffix in suffixes for stem in stems]
+        if number in self._downloads:
+            also.append(self._downloads[number])
+        address = _address(text(row.get("file")))
+        found = self.locator.find(file_name, also=also, addresses=[address] if address else [])
+        return found.item(f"XC{number}", "audio", checked(_metadata(row, number)))
 
 
 def _recordings_in(folder: Path | None) -> dict[int, str]:
@@ -135,25 +168,6 @@ def _in_order(file: Path) -> list[tuple[int, str]]:
     ]
 
 
-def _page(path: Path, folder: _Folder, seen: set[int]) -> Iterator[Listed]:
-    for element in elements(path, _RECORDINGS):
-        if not element.member and _is_page(element):
-            continue
-        try:
-            row = element.fields()
-            number = _number(row)
-        except ManifestError as error:
-            yield failed("", element.position, error)
-            continue
-        name = f"XC{number}"
-        if number in seen:
-            message = f"{element.position}: {name} is on an earlier page too"
-            yield Listed(AddResult(name, AddStatus.SKIPPED, 0, "", message), element.position)
-            continue
-        seen.add(number)
-        yield listed(name, element.position, partial(_item, row, number, folder))
-
-
 def _is_page(element: Element) -> bool:
     """Whether it is a page without its recordings, or some other object."""
     return isinstance(element.value, dict) and not element.value.keys() & _OF_A_RECORDING
@@ -164,19 +178,6 @@ def _number(row: dict[str, Any]) -> int:
     if found is None:
         raise ManifestError(f"its id is {str(row.get('id'))[:40]!r}, not a catalogue number")
     return int(found[1])
-
-
-def _item(row: dict[str, Any], number: int, folder: _Folder) -> MediaItem:
-    file_name = text(row.get("file-name"))
-    own = PurePosixPath(file_name).suffix.lower()
-    suffixes = (own, *_SUFFIXES) if own in AUDIO_SUFFIXES else _SUFFIXES
-    stems = (f"XC{number}", str(number))
-    also = [f"{stem}{suffix}" for suffix in suffixes for stem in stems]
-    if number in folder.downloads:
-        also.append(folder.downloads[number])
-    address = _address(text(row.get("file")))
-    found = folder.locator.find(file_name, also=also, addresses=[address] if address else [])
-    return found.item(f"XC{number}", "audio", checked(_metadata(row, number)))
 
 
 def _address(text_: str) -> str:
