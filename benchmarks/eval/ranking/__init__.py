@@ -113,21 +113,21 @@ def rank(
     rows, limits, deep = searched.rows, settings.limits, settings.deep
     units = Units.of(rows.owners, settings.mean)
     wanted = Wanted.of(searched.relevance, units)
-    search = Search(fitted, queries, metric)
     keep = max(settings.keep, settings.rerank)
+    search = Search(fitted, queries, metric, units, wanted, keep, limits)
     ranked = np.full(len(queries), len(units), np.int64)
     if settings.candidates is not None:
-        given = Wanted.of(settings.candidates, units)
-        entries = ranked_candidates(search, rows, units, wanted, given, keep, limits)
-        ranked = np.diff(given.offsets)
+        candidates = Wanted.of(settings.candidates, units)
+        entries = ranked_candidates(search, rows, candidates)
+        ranked = np.diff(candidates.offsets)
     else:
         stored = Stored.of(fitted, rows, units, limits)
-        if deep and len(wanted) and Deep.suits(search, stored):
-            entries = Deep(search, stored, deep, limits).entries(wanted, keep)
+        if deep and len(queries) and Deep.suits(search, stored):
+            entries = Deep(search, stored, deep).entries()
         else:
-            entries = Whole(search, stored, wanted, keep, limits).entries()
+            entries = Whole(search, stored).entries()
     if settings.rerank:
-        entries = reranked(entries, settings.rerank, queries, rows, units, wanted, limits)
+        entries = reranked(search, entries, settings.rerank, rows)
     if deep:
         entries = entries.to_depth(deep)
     nearest = entries.nearest[:, : settings.keep]

@@ -20,7 +20,6 @@ from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
 from bittern.benchmarks.eval.ranking.units import (
     RADIUS,
     Ints,
-    Limits,
     Stored,
     Units,
     Wanted,
@@ -79,65 +78,58 @@ class Deep:
         search: the queries; their system makes `Queries` of them.
         stored: codes, kept.
         depth: how deep.
-        limits: memory and threads.
     """
 
-    def __init__(self, search: Search, stored: Stored, depth: int, limits: Limits) -> None:
+    def __init__(self, search: Search, stored: Stored, depth: int) -> None:
         assert stored.kept is not None
-        self._all = search
+        keep = min(search.keep, depth, len(search.units))
+        self._all, self._units, self._depth = replace(search, keep=keep), search.units, depth
         self._stored = stored
         self._codes: NDArray[np.uint8] = stored.kept
-        self._units = stored.units
-        self._depth = depth
-        self._limits = limits
         blocks = CodeBlocks.of(np.arange(len(self._codes), dtype=np.int64), self._codes)
-        self._engine = FlatEngine(blocks, limits.threads)
+        self._engine = FlatEngine(blocks, search.limits.threads)
 
     @staticmethod
     def suits(search: Search, stored: Stored) -> bool:
         """Whether the engine can rank this."""
-        units = stored.units
         if stored.kept is None or stored.kept.dtype != np.uint8 or search.fitted.bits is None:
             return False
-        if units.mean and not units.single:
+        if search.units.mean and not search.units.single:
             return False
         queries = search.fitted.encode_queries(search.queries[:1], search.metric)
         return isinstance(queries, Queries) and queries.bits == 8 * stored.kept.shape[1]
 
-    def entries(self, wanted: Wanted, keep: int) -> Entries:
-        """Rank all queries, a batch at a time, and keep the `keep` nearest."""
-        keep = min(keep, self._depth, len(self._units))
-        subsets, numbers = [], []
-        for begin in range(0, len(wanted), self._limits.batch):
-            batch = np.arange(begin, min(begin + self._limits.batch, len(wanted)))
-            subsets.append(self._batch(self._all.subset(batch), wanted.subset(batch), keep))
-            numbers.append(batch)
-        return joined(subsets, numbers)
+    def entries(self) -> Entries:
+        """Rank all queries, a batch at a time."""
+        count, size = len(self._all), self._all.limits.batch
+        batches = [np.arange(begin, min(begin + size, count)) for begin in range(0, count, size)]
+        return joined([self._batch(self._all.subset(batch)) for batch in batches], batches)
 
-    def _batch(self, search: Search, wanted: Wanted, keep: int) -> Entries:
+    def _batch(self, search: Search) -> Entries:
         encoded: Queries = search.fitted.encode_queries(search.queries, search.metric)
         count = self._first_count(encoded.metric)
         most = max(count, _MOST)
-        waiting = np.arange(len(wanted))
+        waiting = np.arange(len(search))
         subsets, numbers = [], []
         while len(waiting) and count <= most:
             again = []
             for some in self._portions(waiting, count):
-                queries, own = encoded.only(some.tolist()), wanted.subset(some)
+                queries, own = encoded.only(some.tolist()), search.wanted.subset(some)
                 found = self._search(queries, count)
-                subsets.append(self._placed(found, own, keep, queries.metric))
+                subsets.append(self._ranked(found, own, queries.metric))
                 numbers.append(some)
                 again.append(some[~self._enough(found, queries, own)])
             waiting = np.concatenate(again)
             count *= _MORE
         if len(waiting):
-            subsets.append(self._whole(search.subset(waiting), wanted.subset(waiting), keep))
+            whole = Whole(search.subset(waiting), self._stored)
+            subsets.append(whole.entries().to_depth(self._depth))
             numbers.append(waiting)
         return joined(subsets, numbers)
 
     def _portions(self, queries: Ints, count: int) -> list[Ints]:
         """Queries that are searched together, so that what is found fits into memory."""
-        size = max(1, self._limits.block_bytes // (_HIT_BYTES * count))
+        size = max(1, self._all.limits.block_bytes // (_HIT_BYTES * count))
         return [queries[begin : begin + size] for begin in range(0, len(queries), size)]
 
     def _first_count(self, metric: str) -> int:
@@ -181,14 +173,14 @@ class Deep:
         self, queries: Queries, query: int, wanted: Wanted, distance: float
     ) -> bool:
         """Whether a relevant unit is at a distance."""
-        units = wanted.units[wanted.offsets[query] : wanted.offsets[query + 1]]
+        units = wanted.units[wanted.of_query(query)]
         if not len(units):
             return False
         rows, begins = self._units.rows_of(units)
         distances = queries.distances(query, self._codes.take(rows, axis=0))
         return bool((np.minimum.reduceat(distances, begins) == distance).any())
 
-    def _placed(self, found: _Found, wanted: Wanted, keep: int, metric: str) -> Entries:
+    def _ranked(self, found: _Found, wanted: Wanted, metric: str) -> Entries:
         entries = entries_of(found.nearest, found.offsets)
         queries = entries["query"]
         at, relevant = lookup(queries, entries["unit"], wanted, len(self._units))
@@ -201,11 +193,7 @@ class Deep:
         kept = np.flatnonzero(relevant & (entries["nearer"] < self._depth))
         entries = entries[kept]
         entries["grade"] = wanted.grades[at[kept]]
-        return Entries(entries, _first(found, keep), within)
-
-    def _whole(self, search: Search, wanted: Wanted, keep: int) -> Entries:
-        whole = Whole(search, self._stored, wanted, keep, self._limits)
-        return whole.entries().to_depth(self._depth)
+        return Entries(entries, _first(found, self._all.keep), within)
 
 
 def _first(found: _Found, keep: int) -> NDArray[np.void]:
@@ -217,91 +205,68 @@ def _first(found: _Found, keep: int) -> NDArray[np.void]:
     return nearest
 
 
-def ranked_candidates(
-    search: Search,
-    rows: EmbeddedRows,
-    units: Units,
-    wanted: Wanted,
-    candidates: Wanted,
-    keep: int,
-    limits: Limits,
-) -> Entries:
+def ranked_candidates(search: Search, rows: EmbeddedRows, candidates: Wanted) -> Entries:
     """Rank each query's candidates.
 
     Args:
         search: the queries.
         rows: embeddings; only those of candidates are read.
-        units: what could be ranked.
-        wanted: what is relevant.
         candidates: what is ranked.
-        keep: so many of the nearest are kept.
-        limits: memory and threads.
     """
     subsets = []
-    for query in range(len(wanted)):
-        given = candidates.units[candidates.offsets[query] : candidates.offsets[query + 1]]
-        numbers, begins = units.rows_of(given)
-        # Rows of candidates stand close together here: they are units of a collection of their own.
-        own = Units(np.append(begins, len(numbers)), given, units.mean)
-        stored = Stored(own, search.fitted.encode_items(rows.read(numbers)))
-        mine = wanted.subset(np.array([query]))
-        among = np.isin(mine.units, given)
-        mine = replace(
-            mine,
+    numbers = [np.array([query]) for query in range(len(search))]
+    for number in numbers:
+        one = search.subset(number)
+        given = candidates.units[candidates.of_query(int(number[0]))]
+        own_rows, begins = search.units.rows_of(given)
+        among = np.isin(one.wanted.units, given)
+        wanted = replace(
+            one.wanted,
             offsets=np.array([0, among.sum()]),
-            units=np.searchsorted(given, mine.units[among]),
-            grades=mine.grades[among],
+            units=np.searchsorted(given, one.wanted.units[among]),
+            grades=one.wanted.grades[among],
         )
-        one = search.subset(np.array([query]))
-        found = Whole(one, stored, mine, keep, limits).entries()
-        entries, own_nearest = found.relevant.copy(), found.nearest[0].copy()
+        # Rows of candidates stand close together here: they are units of a collection of their own.
+        units = Units(np.append(begins, len(own_rows)), given, search.units.mean)
+        stored = Stored(units, search.fitted.encode_items(rows.read(own_rows)))
+        found = Whole(replace(one, units=units, wanted=wanted), stored).entries()
+        entries, few = found.relevant.copy(), found.nearest[0].copy()
         entries["unit"] = given[entries["unit"]]
-        own_nearest["unit"] = given[own_nearest["unit"]]
-        own_nearest["row"] = numbers[own_nearest["row"]]
-        nearest = no_nearest(1, min(keep, len(units)))
-        nearest[0, : len(own_nearest)] = own_nearest
+        few["unit"], few["row"] = given[few["unit"]], own_rows[few["row"]]
+        nearest = no_nearest(1, min(search.keep, len(search.units)))
+        nearest[0, : len(few)] = few
         subsets.append(Entries(entries, nearest, found.within))
-    return joined(subsets, [np.array([query]) for query in range(len(subsets))])
+    return joined(subsets, numbers)
 
 
-def reranked(
-    entries: Entries,
-    count: int,
-    queries: NDArray[np.float32],
-    rows: EmbeddedRows,
-    units: Units,
-    wanted: Wanted,
-    limits: Limits,
-) -> Entries:
+def reranked(search: Search, entries: Entries, count: int, rows: EmbeddedRows) -> Entries:
     """Rank the `count` nearest units of each query anew, by (1 - cosine, row).
 
     Args:
+        search: the queries.
         entries: the ranking by code, with at least `count` of the nearest, as far as there are.
         count: how many.
-        queries: float32 [q, dim].
         rows: embeddings; those of the nearest are read.
-        units: what is ranked.
-        wanted: what is relevant.
-        limits: memory and threads.
 
     Raises:
         InvalidInputError: a cosine is not a number.
     """
+    units, limits = search.units, search.limits
     top = entries.nearest[:, :count]
     anew = no_nearest(*top.shape)
     each = max(1, top.shape[1] * units.rows // max(len(units), 1))
     size = max(1, limits.block_bytes // (12 * each * rows.dim))
-    blocks = [slice(begin, begin + size) for begin in range(0, len(queries), size)]
+    blocks = [slice(begin, begin + size) for begin in range(0, len(search), size)]
 
     def block(some: slice) -> None:
-        anew[some] = _by_cosine(queries[some], top["unit"][some], rows, units, some.start)
+        anew[some] = _by_cosine(search.queries[some], top["unit"][some], rows, units, some.start)
 
     for_each(block, blocks, limits.threads or usable_cores())
     ranked = anew["unit"] >= 0
     first = entries_of(anew[ranked], offsets_of(ranked.sum(axis=1)))
-    at, relevant = lookup(first["query"], first["unit"], wanted, len(units))
+    at, relevant = lookup(first["query"], first["unit"], search.wanted, len(units))
     first = first[relevant]
-    first["grade"] = wanted.grades[at[relevant]]
+    first["grade"] = search.wanted.grades[at[relevant]]
     nearest = np.concatenate([anew, entries.nearest[:, count:]], axis=1)
     behind = _behind(entries, anew.shape[1])
     return Entries(np.concatenate([first, behind]), nearest, None)

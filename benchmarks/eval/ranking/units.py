@@ -125,6 +125,10 @@ class Wanted:
     def __len__(self) -> int:
         return len(self.relevant)
 
+    def of_query(self, query: int) -> slice:
+        """The entries of a query."""
+        return slice(self.offsets[query], self.offsets[query + 1])
+
     def subset(self, queries: Ints) -> Wanted:
         """The same for some of the queries, numbered anew."""
         chosen, begins = ranges(self.offsets[queries], self.offsets[queries + 1])

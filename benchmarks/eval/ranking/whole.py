@@ -8,7 +8,7 @@ distances sorted; both give the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from bittern.benchmarks.eval.ranking.units import (
     Ints,
     Limits,
     Stored,
+    Units,
     Wanted,
     offsets_of,
 )
@@ -232,21 +233,32 @@ _MOST_QUERIES = 64
 
 @dataclass(frozen=True)
 class Search:
-    """Queries to a system, and by which distance.
+    """Queries to a system, and what is searched for.
 
     Attributes:
         fitted: the system.
         queries: float32 [q, dim].
         metric: the distance.
+        units: what is ranked.
+        wanted: what is relevant.
+        keep: so many of the nearest are kept.
+        limits: memory and threads.
     """
 
     fitted: Fitted
     queries: NDArray[np.float32]
     metric: Metric
+    units: Units
+    wanted: Wanted
+    keep: int
+    limits: Limits
+
+    def __len__(self) -> int:
+        return len(self.queries)
 
     def subset(self, queries: Ints) -> Search:
-        """Some of the queries."""
-        return Search(self.fitted, self.queries[queries], self.metric)
+        """Some of the queries, numbered anew."""
+        return replace(self, queries=self.queries[queries], wanted=self.wanted.subset(queries))
 
     def distances(self, first: int, last: int, stored: NDArray[Any]) -> NDArray[Any]:
         """Of some queries to stored rows, [last - first, n].
@@ -270,33 +282,20 @@ class Whole:
 
     Args:
         search: the queries.
-        stored: what is ranked.
-        wanted: what is relevant.
-        keep: so many of the nearest are kept.
-        limits: memory and threads.
+        stored: what the system stores of the units.
     """
 
-    def __init__(
-        self,
-        search: Search,
-        stored: Stored,
-        wanted: Wanted,
-        keep: int,
-        limits: Limits,
-    ) -> None:
-        units = stored.units
+    def __init__(self, search: Search, stored: Stored) -> None:
+        units, wanted = search.units, search.wanted
         self._search = search
         self._stored = stored
-        self._units = units
-        self._wanted = wanted
-        self._limits = limits
         self._values = np.full(len(wanted.units), np.inf)
         self._entries = np.zeros(len(wanted.units), ENTRY)
         self._entries["query"], self._entries["unit"] = wanted.queries, wanted.units
         self._entries["grade"] = wanted.grades
-        self._nearest = no_nearest(len(wanted), min(keep, len(units)))
+        self._nearest = no_nearest(len(search), min(search.keep, len(units)))
         hamming = search.metric == "symmetric" and (units.single or not units.mean)
-        self._within = np.zeros((len(wanted), 2), np.int64) if hamming else None
+        self._within = np.zeros((len(search), 2), np.int64) if hamming else None
 
     def entries(self) -> Entries:
         """Rank."""
@@ -308,7 +307,7 @@ class Whole:
         return Entries(self._entries, self._nearest, self._within)
 
     def _pass(self, note: bool, count: bool) -> None:
-        threads = self._limits.threads or usable_cores()
+        threads = self._search.limits.threads or usable_cores()
         for first, last, stored in self._stored.tiles():
             blocks = self._blocks(len(stored), threads)
             # Held here alone: a thread may let go of its work late.
@@ -328,7 +327,7 @@ class Whole:
     ) -> None:
         """Some queries in the tile of units `first` to `last - 1`."""
         rows = self._search.distances(*queries, held[0])
-        distances = self._units.reduced(rows, first, last)
+        distances = self._search.units.reduced(rows, first, last)
         for query in range(*queries):
             found = distances[query - queries[0]]
             if note:
@@ -338,22 +337,21 @@ class Whole:
 
     def _blocks(self, rows: int, threads: int) -> list[tuple[int, int]]:
         """Queries that are searched together, first and last."""
-        queries = len(self._wanted)
-        size = max(1, self._limits.block_bytes // (8 * max(rows, 1)))
+        queries = len(self._search)
+        size = max(1, self._search.limits.block_bytes // (8 * max(rows, 1)))
         size = min(size, _MOST_QUERIES, max(1, -(-queries // threads)))
         return [(begin, min(begin + size, queries)) for begin in range(0, queries, size)]
 
     def _note(self, query: int, distances: NDArray[Any], first: int) -> None:
         """Note the distances of relevant units of a tile."""
-        begin, end = self._wanted.offsets[query : query + 2]
-        units = self._wanted.units[begin:end]
+        own = self._search.wanted.of_query(query)
+        units = self._entries["unit"][own]
         low, high = np.searchsorted(units, [first, first + len(distances)])
-        self._values[begin + low : begin + high] = distances[units[low:high] - first]
+        self._values[own][low:high] = distances[units[low:high] - first]
 
     def _count(self, query: int, tile: Tile, rows: NDArray[Any]) -> None:
-        begin, end = self._wanted.offsets[query : query + 2]
-        values = self._values[begin:end]
-        entries = self._entries[begin:end]
+        own = self._search.wanted.of_query(query)
+        values, entries = self._values[own], self._entries[own]
         nearer, before, tied = tile.counts(entries["unit"], values)
         entries["nearer"] += nearer
         entries["before"] += before
@@ -373,7 +371,7 @@ class Whole:
         more = np.empty(len(chosen), NEAREST)
         more["unit"] = chosen + tile.first
         more["distance"] = tile.distances[chosen]
-        first_row = int(self._units.starts[tile.first])
-        more["row"] = self._units.nearest_rows(more["unit"], rows, first_row)
+        first_row = int(self._search.units.starts[tile.first])
+        more["row"] = self._search.units.nearest_rows(more["unit"], rows, first_row)
         both = np.concatenate([known, more])
         known[:] = both[np.argsort(both["distance"], kind="stable")[: len(known)]]
