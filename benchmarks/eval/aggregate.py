@@ -8,12 +8,12 @@ classes, where several queries ask for one); deviations over seeds and splits ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
+from bittern.benchmarks.eval.cells import Cell, Variant
 from bittern.benchmarks.eval.measures import TIES
 from bittern.benchmarks.eval.results import Row, Score
 from bittern.benchmarks.eval.statistics import intervals
@@ -54,6 +54,27 @@ class Measured:
     cell: Cell
 
 
+@dataclass(frozen=True)
+class _Group:
+    """The queries of a group over all random splits.
+
+    Attributes:
+        name: of the group.
+        ids: of each split.
+        clusters: by id, over all splits.
+    """
+
+    name: str
+    ids: Sequence[Sequence[str]]
+    clusters: Mapping[str, int]
+
+    @classmethod
+    def of(cls, name: str, tasks: Sequence[Task]) -> _Group:
+        splits = [clusters_of(task, name) for task in tasks]
+        together = {query: cluster for each in splits for query, cluster in each.items()}
+        return cls(name, [list(each) for each in splits], together)
+
+
 def lines_of(measured: Sequence[Measured], measures: Sequence[str], seed: int) -> list[Line]:
     """The rows of one system at one length on one task, random splits put together.
 
@@ -62,15 +83,14 @@ def lines_of(measured: Sequence[Measured], measures: Sequence[str], seed: int) -
         measures: names; the first is the main one.
         seed: of the bootstrap.
     """
-    found = []
-    for group in groups_of([m.task for m in measured]):
-        queries = [clusters_of(m.task, group) for m in measured]
-        for variant in measured[0].cell.variants:
-            values = [_grouped(m, variant, group) for m in measured]
-            line = _line(measured[0], variant, group, values, queries, measures, seed)
-            if line.queries:
-                found.append(line)
-    return found
+    tasks = [m.task for m in measured]
+    groups = [_Group.of(name, tasks) for name in groups_of(tasks)]
+    return [
+        _line(measured, variant, group, measures, seed)
+        for group in groups
+        if group.clusters
+        for variant in measured[0].cell.variants
+    ]
 
 
 def groups_of(tasks: Iterable[Task]) -> list[str]:
@@ -94,32 +114,23 @@ def clusters_of(task: Task, group: str) -> dict[str, int]:
     }
 
 
-def _grouped(measured: Measured, variant: Variant, group: str) -> Ranked:
-    ranked, inside = measured.cell.variants[variant], chosen(measured.task, group)
-    values = {name: array[:, :, inside] for name, array in ranked.values.items()}
-    return replace(ranked, values=values)
-
-
 def _line(
-    first: Measured,
+    measured: Sequence[Measured],
     variant: Variant,
-    group: str,
-    repeats: Sequence[Ranked],
-    queries_of_repeats: Sequence[Mapping[str, int]],
+    group: _Group,
     measures: Sequence[str],
     seed: int,
 ) -> Line:
-    together = {name: cluster for each in queries_of_repeats for name, cluster in each.items()}
-    ids = [list(each) for each in queries_of_repeats]
-    queries = tuple(together)
-    clusters = np.array(list(together.values()), dtype=np.int64)
+    ranked = [one.cell.variants[variant] for one in measured]
+    inside = [chosen(one.task, group.name) for one in measured]
+    clusters = np.array(list(group.clusters.values()), dtype=np.int64)
+    # A measure that one split does not have is left out of all.
     drawn = {
-        measure: arrays
+        measure: [r.values[measure][:, :, own] for r, own in zip(ranked, inside, strict=True)]
         for measure in measures
-        if len(arrays := [r.values[measure] for r in repeats if measure in r.values])
-        == len(repeats)
+        if all(measure in r.values for r in ranked)
     }
-    by_query = {measure: _by_query(arrays, ids, queries) for measure, arrays in drawn.items()}
+    by_query = {measure: _by_query(arrays, group) for measure, arrays in drawn.items()}
     defined = [m for m, values in by_query.items() if values.size and not np.isnan(values).all()]
     figures = {}
     if defined:
@@ -130,23 +141,23 @@ def _line(
             for measure, (low, high) in zip(defined, bounds, strict=True)
         }
     main = by_query[measures[0]][_EXPECTED] if measures[0] in defined else np.empty(0)
-    about = first.cell.about
+    about = measured[0].cell.about
     row = Row(
-        task=first.task.name,
-        group=group,
+        task=measured[0].task.name,
+        group=group.name,
         model=str(about["model"]),
         system=str(about["system"]),
         metric=variant.metric,
         bits=None if about["bits"] is None else int(about["bits"]),
-        bytes_per_item=float(np.mean([ranked.bytes_per_item for ranked in repeats])),
+        bytes_per_item=float(np.mean([each.bytes_per_item for each in ranked])),
         rerank=variant.rerank,
-        draws=sum(next(iter(ranked.values.values())).shape[1] for ranked in repeats),
-        queries=len(queries),
-        clusters=len(set(together.values())),
-        search_ms=_mean([ranked.search_ms for ranked in repeats]),
+        draws=sum(next(iter(each.values.values())).shape[1] for each in ranked),
+        queries=len(group.clusters),
+        clusters=len(set(group.clusters.values())),
+        search_ms=_mean([each.search_ms for each in ranked]),
         figures=figures,
     )
-    return Line(row, measures[0], queries, clusters, main)
+    return Line(row, measures[0], tuple(group.clusters), clusters, main)
 
 
 def _mean(times: Sequence[float | None]) -> float | None:
@@ -154,19 +165,15 @@ def _mean(times: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _by_query(
-    arrays: Sequence[NDArray[np.float64]],
-    ids: Sequence[Sequence[str]],
-    queries: Sequence[str],
-) -> NDArray[np.float64]:
+def _by_query(arrays: Sequence[NDArray[np.float64]], group: _Group) -> NDArray[np.float64]:
     """Means over draws and splits of each query: float64 [ties, queries]."""
     if len(arrays) == 1:
         alone: NDArray[np.float64] = arrays[0].mean(axis=1)
         return alone
-    position = {name: number for number, name in enumerate(queries)}
-    sums = np.zeros((len(TIES), len(queries)))
-    counts = np.zeros(len(queries))
-    for array, names in zip(arrays, ids, strict=True):
+    position = {name: number for number, name in enumerate(group.clusters)}
+    sums = np.zeros((len(TIES), len(position)))
+    counts = np.zeros(len(position))
+    for array, names in zip(arrays, group.ids, strict=True):
         where = np.array([position[name] for name in names], dtype=np.int64)
         sums[:, where] += array.mean(axis=1)
         counts[where] += 1

@@ -27,6 +27,7 @@ CELLS = "cells"
 """Their folder in that of a run."""
 _ABOUT = "about"
 _LARGEST_ABOUT = 1 << 20
+_HITS: Mapping[str, Any] = {"hits": np.int32, "distances": np.float64, "rows": np.int64}
 _UNUSABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError,
     RecursionError,
@@ -74,12 +75,7 @@ class Ranked:
 
     def without_hits(self) -> Ranked:
         """Only the values."""
-        return replace(
-            self,
-            hits=self.hits[:, :0].copy(),
-            distances=self.distances[:, :0].copy(),
-            rows=self.rows[:, :0].copy(),
-        )
+        return replace(self, **{name: getattr(self, name)[:, :0].copy() for name in _HITS})
 
 
 @dataclass(frozen=True)
@@ -112,11 +108,8 @@ def write_cell(folder: Path, key: str, cell: Cell) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     variants = []
     for variant, ranked in cell.variants.items():
-        for measure, values in ranked.values.items():
-            arrays[f"{variant.key}/{measure}"] = np.ascontiguousarray(values)
-        arrays[f"{variant.key}//hits"] = np.ascontiguousarray(ranked.hits)
-        arrays[f"{variant.key}//distances"] = np.ascontiguousarray(ranked.distances)
-        arrays[f"{variant.key}//rows"] = np.ascontiguousarray(ranked.rows)
+        arrays |= {f"{variant.key}/{measure}": values for measure, values in ranked.values.items()}
+        arrays |= {f"{variant.key}//{name}": getattr(ranked, name) for name in _HITS}
         variants.append(
             {
                 "metric": variant.metric,
@@ -126,6 +119,7 @@ def write_cell(folder: Path, key: str, cell: Cell) -> None:
                 "bytes_per_item": ranked.bytes_per_item,
             }
         )
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     about = json.dumps({**cell.about, "key": key, "variants": variants})
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / f"{key}.safetensors", save(arrays, metadata={_ABOUT: about}))
@@ -139,30 +133,29 @@ def read_cell(folder: Path, key: str, shape: tuple[int, int] | None = None) -> C
         key: of the cell.
         shape: draws and queries that it must have; None for any.
     """
+    from safetensors import SafetensorError
+
     path = folder / f"{key}.safetensors"
     if not path.is_file():
         return None
     try:
         return _read(path, key, shape)
-    except _UNUSABLE as error:
+    except (*_UNUSABLE, SafetensorError) as error:
         _log.warning("%s cannot be used, it is measured again: %s", path.name, error)
         return None
 
 
 def _read(path: Path, key: str, shape: tuple[int, int] | None) -> Cell:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="numpy") as kept:
-            about = json.loads((kept.metadata() or {})[_ABOUT][:_LARGEST_ABOUT])
-            if about.pop("key") != key:
-                raise ValueError("it is another cell's")
-            variants = {
-                Variant(str(record["metric"]), int(record["rerank"])): _ranked(kept, record, shape)
-                for record in about.pop("variants")
-            }
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    with safe_open(path, framework="numpy") as kept:
+        about = json.loads((kept.metadata() or {})[_ABOUT][:_LARGEST_ABOUT])
+        if about.pop("key") != key:
+            raise ValueError("it is another cell's")
+        variants = {
+            Variant(str(record["metric"]), int(record["rerank"])): _ranked(kept, record, shape)
+            for record in about.pop("variants")
+        }
     if not variants:
         raise ValueError("it has no variant")
     return Cell(about, variants)
@@ -171,26 +164,21 @@ def _read(path: Path, key: str, shape: tuple[int, int] | None) -> Cell:
 def _ranked(kept: Any, record: Mapping[str, Any], shape: tuple[int, int] | None) -> Ranked:
     key = Variant(str(record["metric"]), int(record["rerank"])).key
     values = {str(name): kept.get_tensor(f"{key}/{name}") for name in record["measures"]}
-    hits, distances, rows = (
-        kept.get_tensor(f"{key}//{name}") for name in ("hits", "distances", "rows")
-    )
     first = next(iter(values.values()), np.empty((0, 0, 0)))
     draws, queries = shape or (first.shape[1], first.shape[2])
     for name, array in values.items():
         _check(name, array, np.float64, (len(TIES), draws, queries))
         if np.isinf(array).any():
             raise ValueError(f"{name} is not finite")
-    _check("hits", hits, np.int32, (queries, hits.shape[-1]))
-    _check("distances", distances, np.float64, (queries, distances.shape[-1]))
-    _check("rows", rows, np.int64, (queries, rows.shape[-1]))
     if not values or not draws:
         raise ValueError("it has no values")
+    hits = {name: kept.get_tensor(f"{key}//{name}") for name in _HITS}
+    for name, array in hits.items():
+        _check(name, array, _HITS[name], (queries, array.shape[-1]))
     time = record["search_ms"]
     return Ranked(
         values=values,
-        hits=hits,
-        distances=distances,
-        rows=rows,
+        **hits,
         search_ms=None if time is None else _number(time),
         bytes_per_item=_number(record["bytes_per_item"]),
     )

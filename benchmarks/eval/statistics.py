@@ -75,7 +75,7 @@ def interval(values: Values, seed: int, *, clusters: Clusters | None = None) -> 
         InvalidInputError: not one-dimensional, a value is infinite, or clusters are not one whole
             number per query.
     """
-    rows = np.asarray(values, dtype=np.float64)[None]
+    rows = _checked(values, 1)[None]
     low, high = intervals(rows, seed, clusters=clusters)[0].tolist()
     return low, high
 
@@ -95,12 +95,7 @@ def intervals(values: Values, seed: int, *, clusters: Clusters | None = None) ->
         InvalidInputError: not two-dimensional, a value is infinite, or clusters are not one whole
             number per query.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 2 or np.isinf(values).any():
-        raise InvalidInputError(
-            "values must be one finite number or NaN per figure and query, not "
-            f"{list(values.shape)} with {int(np.isinf(values).sum())} infinite ones"
-        )
+    values = _checked(values, 2)
     clusters = _clusters(clusters, values.shape[1])
     out = np.full((len(values), 2), np.nan)
     patterns, which = np.unique(~np.isnan(values), axis=0, return_inverse=True)
@@ -152,14 +147,13 @@ def paired(a: Values, b: Values, seed: int, *, clusters: Clusters | None = None)
         InvalidInputError: lengths differ, a value is infinite, or clusters are not one whole
             number per query.
     """
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    a, b = _checked(a, 1), _checked(b, 1)
     if a.shape != b.shape:
         raise InvalidInputError(
             f"two systems are compared on the same queries, not on {a.shape} and {b.shape} values"
         )
-    _defined(a), _defined(b)
     differences = a - b
-    kept = _defined(differences)
+    kept = differences[~np.isnan(differences)]
     clusters = _clusters(clusters, len(differences))
     low, high = interval(differences, seed, clusters=clusters)
     mine = clusters[~np.isnan(differences)]
@@ -194,14 +188,14 @@ def holm(ps: Sequence[float]) -> list[float]:
     return [float(one) for one in adjusted]
 
 
-def _defined(values: Values) -> Values:
+def _checked(values: Values, dimensions: int) -> Values:
     values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or np.isinf(values).any():
+    if values.ndim != dimensions or np.isinf(values).any():
         raise InvalidInputError(
-            f"values must be one finite number or NaN per query, not {list(values.shape)} with "
-            f"{int(np.isinf(values).sum())} infinite ones"
+            f"values must be float {'[figures, q]' if dimensions == 2 else '[q]'}, finite or NaN, "
+            f"not {list(values.shape)} with {int(np.isinf(values).sum())} infinite ones"
         )
-    return values[~np.isnan(values)]
+    return values
 
 
 def _clusters(clusters: Clusters | None, queries: int) -> Clusters:
