@@ -28,7 +28,6 @@ from bittern.benchmarks.eval.tasks import (
     AUDIO,
     IMAGE,
     TEXT,
-    Items,
     Protocol,
     Task,
     TrainingSplit,
@@ -62,9 +61,9 @@ class Vectors:
 
     def without_training(self) -> Vectors:
         """The same, with nothing to fit on."""
-        chunk = self.training
-        none = np.empty((0, chunk.items.shape[1]), dtype=np.float32)
-        return replace(self, training=Training(none, chunk.item_side, none, chunk.query_side))
+        none = np.empty((0, self.training.items.shape[1]), dtype=np.float32)
+        sides = self.training.item_side, self.training.query_side
+        return replace(self, training=Training(none, sides[0], none, sides[1]))
 
 
 class Screen(Interface):
@@ -121,7 +120,8 @@ def vectors_of(
         )
     rows: EmbeddedRows
     if request.embeddings is None:
-        rows = _embedded(task.items, space, protocol, cache, on_items)
+        missing = protocol.missing
+        rows = embed_items(space.towers, task.items, cache, on_items=on_items, missing=missing)
     else:
         dim = space.towers.encoder().dim
         rows = PrecomputedRows.open(
@@ -130,7 +130,7 @@ def vectors_of(
     if not len(rows):
         raise InvalidInputError(
             f"none of the {len(task.items)} items of {task.name} could be embedded, the first: "
-            f"{rows.failed[0][1] if rows.failed else 'there are none'}"
+            f"{rows.failed[0][1] if rows.failed else 'it has no items'}"
         )
     queries = embed_queries(space.towers, task.queries, cache)
     if task.training is not None:
@@ -141,20 +141,8 @@ def vectors_of(
     return Vectors(rows, queries, Training(items, side, queries, query_side))
 
 
-def _embedded(
-    items: Items, space: Space, protocol: Protocol, cache: Path, on_items: OnItems
-) -> EmbeddedRows:
-    return embed_items(
-        space.towers,
-        items,
-        cache,
-        missing=protocol.missing,
-        on_items=on_items,
-    )
-
-
 def fitted_on(task: Task, vectors: Vectors) -> str:
-    """What systems are fitted on, in a sentence for the report."""
+    """The sentence for the report on the rows that systems are fitted on."""
     split = vectors.training
     rows = len(split.items)
     if task.training is None:
@@ -167,7 +155,7 @@ def fitted_on(task: Task, vectors: Vectors) -> str:
         )
     known = "with their classes" if split.labels is not None else "without labels"
     return (
-        f"Systems are fitted on {rows:,} rows of a training part that is not searched, {known}; "
+        f"Systems are fitted on {rows:,} rows of a training split that is not searched, {known}; "
         f"queries are centred on the mean of its {len(split.queries):,} queries"
     )
 
@@ -192,7 +180,8 @@ def drawn_rows(possible: NDArray[np.int64], protocol: Protocol) -> NDArray[np.in
 def _training_rows(
     split: TrainingSplit, space: Space, protocol: Protocol, cache: Path, on_items: OnItems
 ) -> Training:
-    rows = _embedded(split.items, space, protocol, cache, on_items)
+    missing = protocol.missing
+    rows = embed_items(space.towers, split.items, cache, on_items=on_items, missing=missing)
     if not len(rows):
         raise InvalidInputError("nothing of the training split could be embedded")
     chosen = drawn_rows(np.arange(len(rows)), protocol)

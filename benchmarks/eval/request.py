@@ -88,7 +88,7 @@ class EvalRequest:
         unknown = [name for name in self.systems if name.lower() not in NAMES]
         if unknown:
             raise InvalidInputError(
-                f"there is no system {', '.join(map(repr, unknown))}; there are {', '.join(NAMES)}",
+                f"unknown system {', '.join(map(repr, unknown))}; choose from {', '.join(NAMES)}",
                 field="systems",
             )
         self._check_output()
@@ -110,7 +110,7 @@ class EvalRequest:
         return self
 
     def check_measures(self, names: Sequence[str]) -> None:
-        """Refuse measures that there are not, or that look deeper than is ranked.
+        """Refuse unknown measures, and those that look deeper than is ranked.
 
         Raises:
             InvalidInputError: one of them; the message says what can.

@@ -41,7 +41,7 @@ class Space:
 
     @property
     def modalities(self) -> frozenset[str]:
-        """Modalities that there are towers for; loads the encoder."""
+        """Modalities of the towers; loads the encoder."""
         return frozenset(str(m) for m in self.towers.encoder().modalities)
 
     @property
@@ -65,10 +65,10 @@ def spaces_for(suite: str, names: Sequence[str], bits: Sequence[int]) -> list[Sp
         from bittern.benchmarks.eval.suites.words import MiniLMTower
 
         found.insert(0, Space(MINILM, MiniLMTower(), "Apache-2.0"))
-    return _told_apart(found)
+    return _uniquely_named(found)
 
 
-def _told_apart(found: Sequence[Space]) -> list[Space]:
+def _uniquely_named(found: Sequence[Space]) -> list[Space]:
     """The same, with names of their own: those of one name get the digest of their towers."""
     names = [space.name for space in found]
     return [

@@ -1,13 +1,12 @@
 """Judgements and runs in TREC's files, as trec_eval and ir_measures read them.
 
-    run     query Q0 item rank score tag            what was found
+    run     query Q0 item rank score tag            the hits of a query
 
     RUN/trec/MODEL/TASK[-split]/qrels.txt, SYSTEM-BITS-METRIC-seed0.run
 
-trec_eval ignores ranks: it sorts by score, and
-equal scores by item, so every run that is written here has scores that fall strictly. A run has
-the first draw alone, in the product's order (distance, row): other programs compute the value in
-that order of that seed, not the mean over seeds and orders of ties.
+trec_eval ignores ranks: it sorts by score, and equal scores by item, so the scores of a run fall
+strictly here. A run has the first draw alone, in the product's order (distance, row): other
+programs compute the value in that order of that seed, not the mean over seeds and orders of ties.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from numpy.typing import NDArray
 from bittern.benchmarks.eval.cells import Cell
 from bittern.benchmarks.eval.tasks import Task
 from bittern.benchmarks.eval.tasks.qrels import escaped, write_qrels
-from bittern.errors import InvalidInputError, LimitExceededError
+from bittern.errors import LimitExceededError
 from bittern.files import replace_file
 from bittern.text import counted
 
 MAX_HITS = 1 << 24
-"""Most hits of one query: trec_eval keeps scores as 32-bit floats, which tell so many apart."""
+"""Most hits of one query: trec_eval keeps scores as 32-bit floats, which distinguish so many."""
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST = 80
 
@@ -50,14 +49,9 @@ def write_run(
         hits: int [q, h], positions of items, best first, none twice in a row; -1 behind the last.
 
     Raises:
-        InvalidInputError: hits of another shape, that name no item, or an item twice.
         LimitExceededError: more hits per query than trec_eval can tell apart.
         QrelsError: an id cannot be written.
     """
-    if hits.ndim != 2 or len(hits) != len(queries) or hits.dtype.kind not in "iu":
-        raise InvalidInputError(
-            f"hits must be whole numbers [{len(queries)}, h], not {hits.dtype} {list(hits.shape)}"
-        )
     if hits.shape[1] > MAX_HITS:
         raise LimitExceededError(
             f"{counted(hits.shape[1], 'hit')} per query are more than trec_eval can tell apart "
@@ -66,29 +60,13 @@ def write_run(
     name = re.sub(r"\s+", "-", tag.strip()) or "bittern"
     content = bytearray()
     for query, row in zip(queries, hits, strict=True):
-        own, found = escaped(query), _checked(query, row, len(items))
+        own, found = escaped(query), row[row >= 0].tolist()
         lines = [
             f"{own} Q0 {escaped(items[item])} {rank} {len(found) - rank + 1} {name}\n"
             for rank, item in enumerate(found, 1)
         ]
         content += "".join(lines).encode("utf-8", "replace")
     replace_file(path, bytes(content))
-
-
-def _checked(query: str, row: NDArray[np.integer], count: int) -> list[int]:
-    """The hits before the first -1."""
-    none = np.flatnonzero(row == -1)
-    found = row[: none[0]] if len(none) else row
-    beyond = bool(len(none)) and bool((row[none[0] :] != -1).any())
-    if beyond or (len(found) and (found.min() < 0 or found.max() >= count)):
-        raise InvalidInputError(
-            f"the hits of query {query!r} must be positions of {counted(count, 'item')}, and -1 "
-            "only behind the last one"
-        )
-    if len(np.unique(found)) < len(found):
-        raise InvalidInputError(f"an item is twice among the hits of query {query!r}")
-    hits: list[int] = found.tolist()
-    return hits
 
 
 def write_judgements(folder: Path, task: Task, model: str) -> Path:
@@ -121,7 +99,7 @@ def _folder(folder: Path, task: Task, model: str) -> Path:
 
 
 def _plain(text: str) -> str:
-    """A text within the name of a file; a long one is cut, and gets its digest."""
+    """A text in a file name; a long one is cut, and gets its digest."""
     plain = _UNFIT.sub("-", text.replace("→", "-to-")).strip("-.") or "unnamed"
     if len(plain) <= _LONGEST:
         return plain

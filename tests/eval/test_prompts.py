@@ -42,18 +42,18 @@ def test_template_is_filled_with_the_names_of_the_class(template: str, filled: s
 
 
 @pytest.mark.parametrize("template", ["{common}", "{scientific}", "{taxonomy}", "{name}"])
-def test_class_without_names_is_asked_for_by_its_label(template: str) -> None:
+def test_class_without_names_is_searched_for_by_its_label(template: str) -> None:
     assert fill(template, {}, "frog") == "frog"
 
 
-def test_class_without_common_name_is_asked_for_by_its_scientific_one() -> None:
+def test_class_without_common_name_is_searched_for_by_its_scientific_one() -> None:
     assert fill("{common}", {"scientificName": "Bubo bubo"}, "label") == "Bubo bubo"
 
 
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("template", "message"),
     [
-        ("a photo of {species}", "'{species}'; there are {common}"),
+        ("a photo of {species}", "'{species}'; known are {common}"),
         ("{common.__class__}", "unknown placeholder"),
         ("{common!r}", "'{common!r}'"),
         ("{common:>40}", "unknown placeholder"),
@@ -63,10 +63,10 @@ def test_class_without_common_name_is_asked_for_by_its_scientific_one() -> None:
         ("", "names no class"),
     ],
 )
-def test_template_that_cannot_be_filled_is_refused(template: str, told: str) -> None:
+def test_template_that_cannot_be_filled_is_refused(template: str, message: str) -> None:
     with pytest.raises(InvalidInputError) as refused:
         fill(template, OWL, "owl")
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_prompt_that_is_too_long_to_be_embedded_is_refused_with_its_length() -> None:
@@ -75,26 +75,26 @@ def test_prompt_that_is_too_long_to_be_embedded_is_refused_with_its_length() -> 
 
 
 def test_one_prompt_makes_one_query_per_class_named_like_it() -> None:
-    asked = text_queries(CLASSES, np.array([1, 0]), Protocol(), IMAGE_PROMPTS)
-    assert list(asked.ids) == ["Bubo_bubo", "Strix_aluco"]
-    assert list(asked.contents) == [("a photo of Bubo bubo",), ("a photo of Tawny Owl",)]
-    assert asked.classes.tolist() == [1, 0]
+    queries = text_queries(CLASSES, np.array([1, 0]), Protocol(), IMAGE_PROMPTS)
+    assert list(queries.ids) == ["Bubo_bubo", "Strix_aluco"]
+    assert list(queries.contents) == [("a photo of Bubo bubo",), ("a photo of Tawny Owl",)]
+    assert queries.classes.tolist() == [1, 0]
 
 
 def test_several_prompts_make_a_query_each() -> None:
     protocol = Protocol(prompts=("{common}", "{scientific}"))
-    asked = text_queries(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
-    assert list(asked.ids) == ["Strix_aluco#0", "Strix_aluco#1", "Bubo_bubo#0", "Bubo_bubo#1"]
-    assert list(asked.contents)[:2] == [("Tawny Owl",), ("Strix aluco",)]
-    assert asked.classes.tolist() == [0, 0, 1, 1]
+    queries = text_queries(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
+    assert list(queries.ids) == ["Strix_aluco#0", "Strix_aluco#1", "Bubo_bubo#0", "Bubo_bubo#1"]
+    assert list(queries.contents)[:2] == [("Tawny Owl",), ("Strix aluco",)]
+    assert queries.classes.tolist() == [0, 0, 1, 1]
 
 
 def test_averaged_prompts_make_one_query_in_which_each_text_stands_once() -> None:
     protocol = Protocol(prompts=IMAGE_CAPTIONS, average_prompts=True)
-    asked = text_queries(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
-    assert list(asked.ids) == ["Strix_aluco", "Bubo_bubo"]
-    assert asked.contents[0] == tuple(fill(each, OWL, "Strix aluco") for each in IMAGE_CAPTIONS)
-    assert asked.contents[1] == (
+    queries = text_queries(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
+    assert list(queries.ids) == ["Strix_aluco", "Bubo_bubo"]
+    assert queries.contents[0] == tuple(fill(each, OWL, "Strix aluco") for each in IMAGE_CAPTIONS)
+    assert queries.contents[1] == (
         "a photo of Bubo bubo",
         "Bubo bubo",
         "Bubo bubo with common name Bubo bubo",
@@ -103,8 +103,8 @@ def test_averaged_prompts_make_one_query_in_which_each_text_stands_once() -> Non
 
 def test_classes_of_one_name_keep_ids_of_their_own() -> None:
     twins = Classes(["Oenanthe", "Oenanthe"])
-    asked = text_queries(twins, np.arange(2), Protocol(), ("{name}",))
-    assert list(asked.ids) == ["Oenanthe", "Oenanthe[1]"]
+    queries = text_queries(twins, np.arange(2), Protocol(), ("{name}",))
+    assert list(queries.ids) == ["Oenanthe", "Oenanthe[1]"]
 
 
 def test_classes_named_like_the_id_of_another_keep_ids_of_their_own() -> None:
@@ -124,7 +124,7 @@ def test_classes_named_like_the_id_of_another_keep_ids_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({}, "A query is the prompt 'a photo of {common}'"),
         ({"prompts": ("{name}",)}, "The label is embedded as it stands, without a prompt"),
@@ -136,8 +136,8 @@ def test_classes_named_like_the_id_of_another_keep_ids_of_their_own() -> None:
         ({"prompts": [f"{n} {{name}}" for n in range(9)]}, "'4 {name}' and 4 more"),
     ],
 )
-def test_prompts_that_are_used_are_told(options: dict[str, Any], told: str) -> None:
-    assert told in prompts_note(Protocol(**options), IMAGE_PROMPTS)
+def test_prompts_that_are_used_are_told(options: dict[str, Any], message: str) -> None:
+    assert message in prompts_note(Protocol(**options), IMAGE_PROMPTS)
 
 
 def test_prompt_that_is_given_twice_is_refused() -> None:
@@ -146,25 +146,25 @@ def test_prompt_that_is_given_twice_is_refused() -> None:
         text_queries(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
 
 
-def test_classes_without_the_name_that_is_asked_for_are_counted() -> None:
+def test_classes_without_the_name_that_is_searched_for_are_counted() -> None:
     every = np.arange(2)
-    told = fallbacks(CLASSES, every, Protocol(), IMAGE_PROMPTS)
-    assert told == ["1 of 2 classes has no common name and is searched by its label"]
+    sentences = fallbacks(CLASSES, every, Protocol(), IMAGE_PROMPTS)
+    assert sentences == ["1 of 2 classes has no common name and is searched by its label"]
     assert fallbacks(CLASSES, every, Protocol(prompts=("{name}",)), IMAGE_PROMPTS) == []
 
 
-def test_where_no_class_has_the_name_that_is_asked_for_it_is_said_first() -> None:
+def test_where_no_class_has_the_name_that_is_searched_for_it_is_said_first() -> None:
     classes = Classes(["a", "b"], [{"scientificName": "Strix aluco"}, {"scientificName": "Bubo"}])
-    asked = text_queries(classes, np.arange(2), Protocol(), IMAGE_PROMPTS)
+    queries = text_queries(classes, np.arange(2), Protocol(), IMAGE_PROMPTS)
     items = Items(("x",), "image", ("x",), np.zeros(1, np.int32), "image")
-    relevance = Relevance.by_class(asked.classes, items.classes)
-    task = Task("text→image", asked, items, relevance, classes, left_out=("x is not there",))
-    told = with_fallbacks(task, Protocol(), IMAGE_PROMPTS)
+    relevance = Relevance.by_class(queries.classes, items.classes)
+    task = Task("text→image", queries, items, relevance, classes, left_out=("x is not there",))
+    noted = with_fallbacks(task, Protocol(), IMAGE_PROMPTS)
     sentence = (
         "No class of the queries has a common name: {common} stands for the scientific name in "
         "all queries"
     )
-    assert list(told.left_out) == [sentence, "x is not there"]
-    assert list(told.notes) == [sentence]
+    assert list(noted.left_out) == [sentence, "x is not there"]
+    assert list(noted.notes) == [sentence]
     plain = with_fallbacks(task, Protocol(prompts=("{scientific}",)), IMAGE_PROMPTS)
     assert list(plain.left_out) == ["x is not there"]

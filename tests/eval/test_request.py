@@ -54,7 +54,7 @@ def test_a_folder_in_which_nothing_was_measured_is_taken_over(tmp_path: Path) ->
         ({"measures": ("P@50",), "protocol": Protocol(depth=20), "rerank": 0}, "looks at 50 ranks"),
         ({"protocol": Protocol(depth=20)}, "--rerank 100 reaches deeper than --depth 20"),
         ({"embeddings": Path("e"), "models": ("a", "b")}, "--embeddings are those of one encoder"),
-        ({"systems": ("flaot32",)}, "there is no system 'flaot32'; there are float32"),
+        ({"systems": ("flaot32",)}, "unknown system 'flaot32'; choose from float32"),
         ({"bits": ()}, "--bits needs at least one"),
     ],
 )

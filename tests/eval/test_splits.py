@@ -59,12 +59,12 @@ def words(of: list[int], task_classes: Classes) -> QuerySet:
     return text_queries(task_classes, np.array(of), Protocol(), IMAGE_PROMPTS)
 
 
-def task(of: list[int], asked: QuerySet | None = None, kinds: Classes | None = None) -> Task:
+def task(of: list[int], queries: QuerySet | None = None, kinds: Classes | None = None) -> Task:
     kinds = kinds or classes()
-    asked = asked or words(list(range(len(kinds))), kinds)
+    queries = queries or words(list(range(len(kinds))), kinds)
     ranked = items(of)
-    relevance = Relevance.by_class(asked.classes, ranked.classes)
-    return Task("text→image", asked, ranked, relevance, kinds)
+    relevance = Relevance.by_class(queries.classes, ranked.classes)
+    return Task("text→image", queries, ranked, relevance, kinds)
 
 
 def of(task: Task) -> list[list[int]]:
@@ -82,7 +82,7 @@ def many(genera: list[int]) -> Classes:
 
 
 def taxa_in(kinds: Classes, rank: str, part: NDArray[np.bool_]) -> set[str]:
-    return {kinds.taxa[place][rank] for place in np.flatnonzero(part).tolist()}
+    return {kinds.taxa[position][rank] for position in np.flatnonzero(part).tolist()}
 
 
 def test_random_novel_classes_are_the_share_and_the_same_for_the_same_seed() -> None:
@@ -146,25 +146,25 @@ def test_one_genus_cannot_be_parted() -> None:
 
 def test_groups_tell_queries_by_their_class() -> None:
     novel = np.array([True, False, False, False, True])
-    told = with_groups(task([0, 1, 2, 3, 4]), novel)
-    assert told.groups["novel"].tolist() == novel.tolist()
-    assert told.groups["seen"].tolist() == (~novel).tolist()
-    assert "2 of 5 classes are novel" in told.notes
-    assert any("this run's own split" in note for note in told.notes)
+    grouped = with_groups(task([0, 1, 2, 3, 4]), novel)
+    assert grouped.groups["novel"].tolist() == novel.tolist()
+    assert grouped.groups["seen"].tolist() == (~novel).tolist()
+    assert "2 of 5 classes are novel" in grouped.notes
+    assert any("this run's own split" in note for note in grouped.notes)
 
 
 def test_novel_classes_are_taken_out_of_what_is_fitted_on() -> None:
     whole = task([0, 1, 2, 3, 4])
     training = TrainingSplit(items([0, 4, 1, 4, -1]), whole.queries)
-    told = with_groups(replace(whole, training=training), np.arange(5) == 4)
-    assert told.training is not None
-    assert list(told.training.items.ids) == ["i0", "i2"]
-    assert told.training.items.classes.tolist() == [0, 1]
-    assert list(told.training.queries.ids) == [name.replace(" ", "_") for name in NAMES[:4]]
-    assert told.training.items.contents[1] == training.items.contents[2]
+    grouped = with_groups(replace(whole, training=training), np.arange(5) == 4)
+    assert grouped.training is not None
+    assert list(grouped.training.items.ids) == ["i0", "i2"]
+    assert grouped.training.items.classes.tolist() == [0, 1]
+    assert list(grouped.training.queries.ids) == [name.replace(" ", "_") for name in NAMES[:4]]
+    assert grouped.training.items.contents[1] == training.items.contents[2]
 
 
-def test_genus_widens_what_is_relevant_and_asks_once_for_each_genus() -> None:
+def test_genus_widens_what_is_relevant_and_has_one_query_for_each_genus() -> None:
     higher = at_level(task([0, 1, 2, 3, 1, -1]), "genus")
     assert list(higher.queries.ids) == ["Capra", "Bos", "Felis", "Panthera"]
     assert higher.queries.contents[0] == ("a photo of Capra",)
@@ -184,8 +184,8 @@ def test_species_is_the_task_as_it_is() -> None:
 
 def test_queries_by_media_stay_and_more_is_right_for_them() -> None:
     media = [MediaItem(f"q{n}", f"q{n}", "audio") for n in range(2)]
-    asked = QuerySet(["q0", "q1"], "audio", media, np.array([1, 3], np.int32), "audio")
-    higher = at_level(task([0, 1, 2, 3, 4], asked), "family")
+    queries = QuerySet(["q0", "q1"], "audio", media, np.array([1, 3], np.int32), "audio")
+    higher = at_level(task([0, 1, 2, 3, 4], queries), "family")
     assert list(higher.queries.contents) == media
     assert of(higher) == [[0, 1, 2], [3, 4]]
 
@@ -219,9 +219,9 @@ def test_rank_that_no_class_tells_is_refused() -> None:
 
 
 def test_queries_of_no_class_have_no_level() -> None:
-    asked = QuerySet(["q"], "text", [("a bird",)], np.array([-1], np.int32), "text")
+    queries = QuerySet(["q"], "text", [("a bird",)], np.array([-1], np.int32), "text")
     with pytest.raises(InvalidInputError, match="are not of classes"):
-        at_level(task([0], asked), "genus")
+        at_level(task([0], queries), "genus")
 
 
 def test_queries_that_nothing_answers_are_left_out_and_counted_with_empty_classes() -> None:

@@ -28,8 +28,8 @@ QUERIES = """query_id,text,media,target,group
 red,something red,,image,warm
 blue,something blue,,image,cold
 hear,something green,,audio,
-look,,asked.png,audio,
-hum,,asked.wav,image,warm
+look,,query.png,audio,
+hum,,query.wav,image,warm
 """
 QRELS = """red 0 red.png 2
 red 0 blue.png 0
@@ -49,8 +49,8 @@ def data(tmp_path: Path) -> Path:
     fill_folder(root / "items")
     (root / "queries.csv").write_text(QUERIES)
     (root / "qrels.txt").write_text(QRELS)
-    (root / "asked.png").write_bytes(picture("blue"))
-    (root / "asked.wav").write_bytes(sound("green"))
+    (root / "query.png").write_bytes(picture("blue"))
+    (root / "query.wav").write_bytes(sound("green"))
     return root
 
 
@@ -77,11 +77,11 @@ def tasks(
 
 def right(task: Task, query: str) -> dict[str, int]:
     """Ids of what answers a query, with grades."""
-    place = list(task.queries.ids).index(query)
-    part = slice(task.relevance.offsets[place], task.relevance.offsets[place + 1])
-    places, grades = task.relevance.items[part], task.relevance.grades[part]
+    position = list(task.queries.ids).index(query)
+    part = slice(task.relevance.offsets[position], task.relevance.offsets[position + 1])
+    positions, grades = task.relevance.items[part], task.relevance.grades[part]
     return {
-        task.items.ids[i]: int(g) for i, g in zip(places.tolist(), grades.tolist(), strict=True)
+        task.items.ids[i]: int(g) for i, g in zip(positions.tolist(), grades.tolist(), strict=True)
     }
 
 
@@ -127,10 +127,10 @@ def test_a_window_that_is_judged_counts_for_its_recording(either: Path) -> None:
     assert right(found["image→audio"], "look") == {"sounds/two.wav": 3}
 
 
-def test_media_that_are_asked_with_lie_beside_the_queries(either: Path) -> None:
+def test_media_that_are_searched_with_lie_beside_the_queries(either: Path) -> None:
     found = tasks(either)["image→audio"].queries.contents[0]
     assert isinstance(found, MediaItem)
-    assert found.path == either / "asked.png"
+    assert found.path == either / "query.png"
     assert found.modality == "image"
 
 
@@ -266,8 +266,8 @@ def test_a_window_that_an_archive_has_not_is_unknown(with_archive: Path) -> None
         qrels.write("look 0 sounds/two.wav#t=7,8 1\n")
     with pytest.raises(QrelsError, match=r"two\.wav#t=7,8' \(line 9\)"):
         tasks(with_archive)
-    told = tasks(with_archive, Protocol(unknown="skip"))["text→image"].left_out
-    assert any("1 line names an unknown item" in sentence for sentence in told)
+    message = tasks(with_archive, Protocol(unknown="skip"))["text→image"].left_out
+    assert any("1 line names an unknown item" in sentence for sentence in message)
 
 
 def test_an_archive_that_is_none_is_refused(with_archive: Path) -> None:
@@ -293,10 +293,10 @@ def test_an_archive_beside_media_is_refused(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ("red,again,,image,", "line 7: the query 'red' is in line 2 already"),
-        ("x,words,asked.png,image,", "line 7: the query has both a text and a medium"),
+        ("x,words,query.png,image,", "line 7: the query has both a text and a medium"),
         ("x,,,image,", "line 7: the query has neither"),
         ("x,words,,smell,", "line 7: the target is 'smell'"),
         ("x,words,,,", "line 7 has no target"),
@@ -310,16 +310,16 @@ def test_an_archive_beside_media_is_refused(data: Path) -> None:
         ("x,,../" + "a" * 300 + ".png,image,", "1 query names a file"),
     ],
 )
-def test_a_query_of_no_use_is_refused_with_its_line(data: Path, row: str, told: str) -> None:
+def test_a_query_of_no_use_is_refused_with_its_line(data: Path, row: str, message: str) -> None:
     rewritten(data / "queries.csv", lambda text: text + row + "\n")
-    with pytest.raises(LayoutError, match=told):
+    with pytest.raises(LayoutError, match=message):
         tasks(data)
 
 
 def test_queries_without_their_file_can_be_left_out(data: Path) -> None:
     rewritten(data / "queries.csv", lambda text: text + "x,,gone.png,image,\n")
     found = tasks(data, Protocol(missing="skip"))
-    assert any("1 query has no file" in told for told in found["text→image"].left_out)
+    assert any("1 query has no file" in line for line in found["text→image"].left_out)
 
 
 @pytest.mark.parametrize("content", [b"", b"query_id,target\n", b"id,target\nx,image\n", b"\xff\n"])
@@ -361,7 +361,7 @@ def test_a_query_that_nothing_answers_is_left_out_and_counted(data: Path) -> Non
     rewritten(data / "qrels.txt", lambda text: text.replace("blue 0 blue.png 1\n", ""))
     task = tasks(data)["text→image"]
     assert list(task.queries.ids) == ["red"]
-    assert any("1 of 2 queries has no relevant item" in told for told in task.left_out)
+    assert any("1 of 2 queries has no relevant item" in line for line in task.left_out)
 
 
 def test_judgements_of_another_modality_are_left_out_and_counted(data: Path) -> None:
@@ -369,7 +369,9 @@ def test_judgements_of_another_modality_are_left_out_and_counted(data: Path) -> 
         qrels.write("red 0 sounds/red.wav 1\n")
     task = tasks(data)["text→image"]
     assert right(task, "red") == {"red.png": 2}
-    assert any("1 judgement is of an item of another modality" in told for told in task.left_out)
+    assert any(
+        "1 judgement is of an item of another modality" in sentence for sentence in task.left_out
+    )
 
 
 def test_rows_of_a_manifest_of_no_use_end_the_run_unless_they_are_to_be_skipped(
@@ -384,7 +386,7 @@ def test_rows_of_a_manifest_of_no_use_end_the_run_unless_they_are_to_be_skipped(
         tasks(data)
     found = tasks(data, Protocol(missing="skip"))["text→image"]
     assert len(found.items) == 3
-    assert any("1 entry of manifest.csv" in told for told in found.left_out)
+    assert any("1 entry of manifest.csv" in line for line in found.left_out)
 
 
 def test_a_table_of_ones_own_is_mended_and_not_taken_from_elsewhere(data: Path) -> None:

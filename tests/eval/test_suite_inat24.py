@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -30,7 +29,7 @@ def data(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "data"))
 
 
-def asked(data: Path, **options: Any) -> Task:
+def only_task(data: Path, **options: Any) -> Task:
     (task,) = INat24().tasks(data, Protocol(**options), TOWERS)
     return task
 
@@ -51,8 +50,8 @@ def changed(data: Path, change: Change) -> Path:
     return data
 
 
-def test_every_species_is_asked_for_by_its_common_name(whole: Path) -> None:
-    task = asked(whole)
+def test_every_species_is_searched_for_by_its_common_name(whole: Path) -> None:
+    task = only_task(whole)
     assert task.name == "text→image"
     assert (len(task.queries), len(task.items), len(task.classes)) == (11, 14, 11)
     assert task.queries.contents[0] == ("a photo of Domestic Cattle",)
@@ -65,14 +64,14 @@ def test_every_species_is_asked_for_by_its_common_name(whole: Path) -> None:
 
 
 def test_photographs_of_the_species_are_what_is_relevant(whole: Path) -> None:
-    found = answers(asked(whole))
+    found = answers(only_task(whole))
     assert found["Bos_taurus"] == ["calf-1", "cow-1"]
     assert found["Panthera_onca"] == ["jaguars-1"]
     assert sum(len(photos) for photos in found.values()) == 14
 
 
-def test_items_are_made_when_they_are_asked_for_with_names_and_rights(whole: Path) -> None:
-    task = asked(whole)
+def test_items_are_made_when_they_are_searched_for_with_names_and_rights(whole: Path) -> None:
+    task = only_task(whole)
     item = task.items.contents[4]
     assert isinstance(item, MediaItem)
     assert item.occurrence_id == "1004" == task.items.ids[4]
@@ -89,62 +88,16 @@ def test_items_are_made_when_they_are_asked_for_with_names_and_rights(whole: Pat
         assert max(picture.size) == 96
 
 
-def test_relevance_by_family(whole: Path) -> None:
-    task = asked(whole, level="family")
-    assert answers(task) == {
-        "Bovidae": ["calf-1", "cow-1", "goat-1", "nubian-ibex-1"],
-        "Giraffidae": ["giraffe-1", "giraffes-1"],
-        "Felidae": ["kitten-1", "cat-1", "jaguars-1"],
-        "Ursidae": ["polar-bear-1"],
-        "Anatidae": ["greylag-gosling-1", "mute-swans-1"],
-        "Apidae": ["honey-bee-1"],
-        "Papilionidae": ["swallowtail-caterpillar-1"],
-    }
-
-
-def test_novel_species_share_no_genus_with_seen_ones(whole: Path) -> None:
-    task = asked(whole, novel="taxonomy", novel_share=0.2)
-    genera = [name.split("_")[0] for name in task.queries.ids]
-    novel = {genera[i] for i in np.flatnonzero(task.groups["novel"]).tolist()}
-    assert not novel & {genera[i] for i in np.flatnonzero(task.groups["seen"]).tolist()}
-    assert task.groups["novel"].sum() == 2
-
-
-def test_prompts_of_the_protocol_replace_those_of_the_suite(whole: Path) -> None:
-    task = asked(whole, prompts=("{scientific}", "{taxonomy}"))
-    assert len(task.queries) == 22
-    assert list(task.queries.ids)[:2] == ["Bos_taurus#0", "Bos_taurus#1"]
-    assert task.queries.contents[1] == (
-        "Animalia Chordata Mammalia Artiodactyla Bovidae Bos taurus",
-    )
-    assert task.relevance.of(0).tolist() == task.relevance.of(1).tolist() == [0, 1]
-
-
 def test_data_may_lie_as_in_the_repository_of_the_benchmark(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "inat24")
-    item = asked(tmp_path).items.contents[0]
+    item = only_task(tmp_path).items.contents[0]
     assert isinstance(item, MediaItem)
     assert item.path is not None
     assert item.path.is_file()
 
 
-def test_half_of_the_files_gone_ends_the_run_unless_they_are_skipped(data: Path) -> None:
-    for _, photo, _ in inat24.IMAGES[::2]:
-        (data / inat24.path_of(photo)).unlink()
-    with pytest.raises(LayoutError, match=r"7 of 14 images that train\.json lists are missing"):
-        asked(data)
-    task = asked(data, missing="skip")
-    assert len(task.items) == 7
-    assert answers(task)["Bos_taurus"] == ["cow-1"]
-    assert "7 of 14 images that train.json lists are missing and were skipped" in task.left_out
-    assert any(told.startswith("4 of 11 queries have no relevant item") for told in task.left_out)
-    item = task.items.contents[0]
-    assert isinstance(item, MediaItem)
-    assert item.media == inat24.path_of("cow-1")
-
-
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda c: c.pop("annotations"), "nothing in 'annotations'"),
         (lambda c: c.update(images=[]), "nothing in 'images'"),
@@ -162,10 +115,10 @@ def test_half_of_the_files_gone_ends_the_run_unless_they_are_skipped(data: Path)
         (lambda c: c["images"][3].update(file_name="../../x.jpg"), "leads out of the data"),
     ],
 )
-def test_metadata_of_another_layout_are_refused(data: Path, change: Change, told: str) -> None:
+def test_metadata_of_another_layout_are_refused(data: Path, change: Change, message: str) -> None:
     with pytest.raises(LayoutError) as refused:
-        asked(changed(data, change))
-    assert told in str(refused.value)
+        only_task(changed(data, change))
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 200, -2])
@@ -173,7 +126,7 @@ def test_damaged_metadata_are_refused(data: Path, cut: int) -> None:
     path = data / "train.json"
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(LayoutError, match=r"train\.json"):
-        asked(data)
+        only_task(data)
 
 
 @pytest.mark.parametrize(
@@ -188,9 +141,9 @@ def test_annotation_of_something_unknown_ends_the_run_unless_it_is_skipped(
 ) -> None:
     changed(data, change)
     with pytest.raises(QrelsError, match=rf"1 of 14 annotations .*\({named}\).*--unknown skip"):
-        asked(data)
-    task = asked(data, unknown="skip")
-    assert any(told.startswith("1 of 14 annotations") for told in task.left_out)
+        only_task(data)
+    task = only_task(data, unknown="skip")
+    assert any(sentence.startswith("1 of 14 annotations") for sentence in task.left_out)
     assert "1 of 14 images has no label and answers no query" in task.left_out
     assert "Capra_nubiana" not in answers(task)
 
@@ -198,12 +151,12 @@ def test_annotation_of_something_unknown_ends_the_run_unless_it_is_skipped(
 def test_image_of_two_species_is_refused(data: Path) -> None:
     extra = {"id": 1, "image_id": 1003, "category_id": 0}
     with pytest.raises(QrelsError, match="image 1003 is labelled with several categories"):
-        asked(changed(data, lambda c: c["annotations"].append(extra)))
+        only_task(changed(data, lambda c: c["annotations"].append(extra)))
 
 
-def test_species_without_images_is_not_asked_for_and_counted(data: Path) -> None:
+def test_species_without_images_is_left_out_for_and_counted(data: Path) -> None:
     extra = {"id": 11, "name": "Bubo bubo", "common_name": "Eagle-Owl"}
-    task = asked(changed(data, lambda c: c["categories"].append(extra)))
+    task = only_task(changed(data, lambda c: c["categories"].append(extra)))
     assert len(task.queries) == 11
     assert list(task.left_out) == [
         "1 of 12 queries has no relevant item and was left out (Bubo bubo)",
@@ -213,6 +166,6 @@ def test_species_without_images_is_not_asked_for_and_counted(data: Path) -> None
 def test_lists_may_come_in_any_order(whole: Path, data: Path) -> None:
     content = json.loads((data / "train.json").read_text("utf-8"))
     inat24.write(data, dict(reversed(content.items())))
-    first, second = asked(whole), asked(data)
+    first, second = only_task(whole), only_task(data)
     assert answers(first) == answers(second)
     assert list(first.items.ids) == list(second.items.ids)

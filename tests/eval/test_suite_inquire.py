@@ -32,7 +32,7 @@ def data(whole: Path, tmp_path: Path) -> Path:
 
 
 def tasks(data: Path, **options: Any) -> list[Task]:
-    """Those for the queries of both splits, unless told otherwise."""
+    """Those for the queries of both splits by default."""
     return Inquire().tasks(data, Protocol(**{"database": "all", **options}), TOWERS)
 
 
@@ -62,7 +62,7 @@ def test_all_images_are_ranked_for_every_query_that_something_answers(whole: Pat
     assert list(task.left_out) == ["1 of 5 queries has no relevant item and was left out (95)"]
 
 
-def test_queries_are_asked_in_their_own_words_and_for_no_class(whole: Path) -> None:
+def test_queries_are_searched_in_their_own_words_and_for_no_class(whole: Path) -> None:
     task = full(whole)
     assert list(task.queries.contents)[1] == ("long necks, more than one",)
     assert (task.queries.classes == -1).all()
@@ -75,7 +75,7 @@ def test_published_splits_of_the_queries_are_groups(whole: Path) -> None:
     assert task.groups["test"].tolist() == [False, False, True, True]
 
 
-def test_queries_of_the_test_split_are_asked_as_published_unless_told_otherwise(
+def test_queries_of_the_test_split_are_searched_as_published_by_default(
     whole: Path,
 ) -> None:
     for task in (full(whole, database=""), full(whole, database="test")):
@@ -147,7 +147,9 @@ def test_split_that_one_file_of_queries_does_not_tell_is_refused(data: Path) -> 
     for split in ("val", "test"):
         (data / f"inquire_queries_{split}.csv").unlink()
     inquire.write_queries(data / "inquire_queries.csv", {**inquire.VAL, **inquire.TEST})
-    assert "does not tell the splits" in full(data, database="").notes[0]
+    task = full(data, database="")
+    assert (len(task.queries), task.groups) == (4, {})
+    assert "does not tell the splits" in task.notes[0]
     with pytest.raises(LayoutError, match="does not tell val from test"):
         Inquire().check(data, Protocol(database="test"))
 
@@ -259,15 +261,6 @@ def test_candidates_may_be_a_table_by_id_or_by_words_and_path(
     )
 
 
-def test_queries_of_a_release_that_had_them_in_one_file_are_in_no_group(data: Path) -> None:
-    for split in ("val", "test"):
-        (data / f"inquire_queries_{split}.csv").unlink()
-    inquire.write_queries(data / "inquire_queries.csv", {**inquire.VAL, **inquire.TEST})
-    task = full(data)
-    assert len(task.queries) == 4
-    assert not task.groups
-
-
 def test_data_may_lie_as_in_the_repository_of_the_benchmark(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "inat24", ignore=shutil.ignore_patterns("inq*", "rerank"))
     shutil.copytree(whole, tmp_path / "inquire", ignore=shutil.ignore_patterns("train*"))
@@ -317,7 +310,7 @@ def test_annotation_of_something_unknown_ends_the_run_unless_it_is_skipped(
     assert "--unknown skip" in str(refused.value)
     task = full(data, unknown="skip")
     assert photos(task)["13"] == set(inquire.RELEVANT["13"])
-    assert any(told.startswith("1 of 11 annotations") for told in task.left_out)
+    assert any(sentence.startswith("1 of 11 annotations") for sentence in task.left_out)
 
 
 def test_annotation_that_stands_twice_counts_once_and_is_counted(data: Path) -> None:
@@ -343,7 +336,7 @@ def test_queries_of_the_same_words_cannot_be_matched_with_candidates(data: Path)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("inquire_queries_val.csv", "id,text\n1,a\n", "found columns 'id', 'text'"),
         ("inquire_queries_val.csv", "query_id,query_text\n", "holds no query"),
@@ -356,12 +349,12 @@ def test_queries_of_the_same_words_cannot_be_matched_with_candidates(data: Path)
     ],
 )
 def test_file_of_another_layout_is_refused_with_what_was_found(
-    data: Path, name: str, content: str, told: str
+    data: Path, name: str, content: str, message: str
 ) -> None:
     (data / name).write_text(content)
     with pytest.raises(LayoutError) as refused:
         tasks(data)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert Path(name).name in str(refused.value)
 
 

@@ -48,9 +48,9 @@ def test_only_windows_are_items_where_these_are_separate(data: Path) -> None:
     assert task.by_window is not None
 
 
-def test_what_nobody_heard_is_not_asked_and_what_nobody_could_tell_is_counted(data: Path) -> None:
+def test_what_nobody_heard_is_left_out_and_what_nobody_could_tell_is_counted(data: Path) -> None:
     _, recordings = tasks(data)
-    assert any("American Crow" in told for told in recordings.left_out)
+    assert any("American Crow" in line for line in recordings.left_out)
     assert (
         "1 of 6 annotations marks a sound that the annotators could not identify (????); it is "
         "left out"
@@ -77,7 +77,7 @@ def test_an_annotated_recording_that_is_gone_ends_the_run_or_is_left_out(data: P
         tasks(data)
     _, recordings = tasks(data, missing="skip")
     assert right(recordings) == {"Mallard": [SECOND], "Graylag_Goose": [SECOND]}
-    assert any("1 of 2 recordings" in told for told in recordings.left_out)
+    assert any("1 of 2 recordings" in line for line in recordings.left_out)
 
 
 def annotated(data: Path, *rows: str) -> None:
@@ -105,7 +105,7 @@ def test_annotations_that_cannot_be_used_are_refused_or_left_out(
         tasks(data)
     _, recordings = tasks(data, unknown="skip")
     assert right(recordings) == expected
-    assert any(told.startswith("1 of 7 annotations") for told in recordings.left_out)
+    assert any(sentence.startswith("1 of 7 annotations") for sentence in recordings.left_out)
 
 
 def test_an_annotation_that_stands_twice_counts_once(data: Path) -> None:
@@ -148,7 +148,7 @@ def test_annotations_of_nothing_are_refused(data: Path) -> None:
         tasks(data)
 
 
-def test_it_is_told_that_encoders_with_other_windows_rank_other_items(data: Path) -> None:
+def test_it_is_noted_that_encoders_with_other_windows_rank_other_items(data: Path) -> None:
     windows, recordings = tasks(data)
     assert any("not ranked on the same items" in note for note in windows.notes)
     assert not any("not ranked on the same items" in note for note in recordings.notes)

@@ -12,7 +12,7 @@ THREE = np.array([[0, 3], [3, 6], [6, 9], [9, 10]], np.float32)
 
 
 def task(recordings: int, species: int) -> Task:
-    asked = QuerySet(
+    queries = QuerySet(
         ids=[f"species {i}" for i in range(species)],
         modality="text",
         contents=[(f"the sound of {i}",) for i in range(species)],
@@ -30,11 +30,11 @@ def task(recordings: int, species: int) -> Task:
         np.zeros(species + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.int32)
     )
     groups = {"seen": np.arange(species) == 0}
-    return Task("text→audio", asked, items, nothing, Classes(asked.ids), groups=groups)
+    return Task("text→audio", queries, items, nothing, Classes(queries.ids), groups=groups)
 
 
-def heard_at(*told: tuple[int, float, float, int]) -> Annotations:
-    columns = list(zip(*told, strict=True)) or [(), (), (), ()]
+def heard_at(*calls: tuple[int, float, float, int]) -> Annotations:
+    columns = list(zip(*calls, strict=True)) or [(), (), (), ()]
     return Annotations(
         np.array(columns[0], np.int64),
         np.array(columns[1], np.float64),
@@ -45,8 +45,10 @@ def heard_at(*told: tuple[int, float, float, int]) -> Annotations:
 
 def windows_of(start: float, end: float) -> list[int]:
     """Which of the windows 0-3, 3-6, 6-9 and 9-10 s are right for a call."""
-    told = windows_as_items(task(1, 1), heard_at((0, start, end, 0)), np.zeros(4, np.int64), THREE)
-    return [int(row) for row in told.relevance.of(0)]
+    windows = windows_as_items(
+        task(1, 1), heard_at((0, start, end, 0)), np.zeros(4, np.int64), THREE
+    )
+    return [int(row) for row in windows.relevance.of(0)]
 
 
 @pytest.mark.parametrize(
@@ -73,35 +75,35 @@ def test_a_window_needs_half_a_second_of_a_call_or_half_of_it(
 def test_windows_are_items_with_fragments_as_ids() -> None:
     owners = np.array([0, 0, 1], np.int64)
     spans = np.array([[0, 3], [1.5, 4.25], [0, 2]], np.float32)
-    told = windows_as_items(task(2, 2), heard_at((0, 1.6, 2.8, 0), (1, 0, 1, 1)), owners, spans)
-    assert told.items.ids == ["r0.flac#t=0,3", "r0.flac#t=1.5,4.25", "r1.flac#t=0,2"]
-    assert told.items.contents[1] == "recording 0"
-    assert told.relevance.of(0).tolist() == [0, 1]
-    assert told.relevance.of(1).tolist() == [2]
-    assert told.by_window is None
-    assert "0.5 s" in told.notes[-1]
+    windows = windows_as_items(task(2, 2), heard_at((0, 1.6, 2.8, 0), (1, 0, 1, 1)), owners, spans)
+    assert windows.items.ids == ["r0.flac#t=0,3", "r0.flac#t=1.5,4.25", "r1.flac#t=0,2"]
+    assert windows.items.contents[1] == "recording 0"
+    assert windows.relevance.of(0).tolist() == [0, 1]
+    assert windows.relevance.of(1).tolist() == [2]
+    assert windows.by_window is None
+    assert "0.5 s" in windows.notes[-1]
 
 
 def test_a_window_may_be_right_for_several_species() -> None:
-    told = windows_as_items(
+    windows = windows_as_items(
         task(1, 2), heard_at((0, 0, 2, 0), (0, 1, 3, 1)), np.zeros(4, np.int64), THREE
     )
-    assert told.relevance.of(0).tolist() == told.relevance.of(1).tolist() == [0]
+    assert windows.relevance.of(0).tolist() == windows.relevance.of(1).tolist() == [0]
 
 
 def test_several_calls_in_a_window_count_once() -> None:
-    told = windows_as_items(
+    windows = windows_as_items(
         task(1, 1), heard_at((0, 0, 1, 0), (0, 1.5, 2.5, 0)), np.zeros(4, np.int64), THREE
     )
-    assert told.relevance.items.tolist() == [0]
+    assert windows.relevance.items.tolist() == [0]
 
 
 def test_queries_that_no_window_answers_are_left_out_with_their_groups() -> None:
     heard = heard_at((0, 20, 21, 0), (0, 1, 2, 1))
-    told = windows_as_items(task(1, 2), heard, np.zeros(4, np.int64), THREE)
-    assert told.queries.ids == ["species 1"]
-    assert "seen" not in told.groups
-    assert any("species 0" in sentence for sentence in told.left_out)
+    windows = windows_as_items(task(1, 2), heard, np.zeros(4, np.int64), THREE)
+    assert windows.queries.ids == ["species 1"]
+    assert "seen" not in windows.groups
+    assert any("species 0" in line for line in windows.left_out)
 
 
 def test_nothing_heard_in_any_window_is_an_error() -> None:
@@ -118,10 +120,10 @@ def test_windows_of_other_recordings_are_refused() -> None:
 
 def test_recordings_without_windows_answer_nothing() -> None:
     heard = heard_at((0, 0, 1, 0), (1, 0, 1, 0), (2, 0, 1, 0))
-    told = windows_as_items(
+    windows = windows_as_items(
         task(3, 1), heard, np.array([0, 2], np.int64), np.array([[0, 3], [0, 3]], np.float32)
     )
-    assert told.relevance.of(0).tolist() == [0, 1]
+    assert windows.relevance.of(0).tolist() == [0, 1]
 
 
 def cut(rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -148,8 +150,8 @@ def test_windows_are_right_as_one_by_one_comparison_says(seed: int) -> None:
         strict=True,
     )
     heard = [(int(r), float(s), float(e), int(c)) for r, s, e, c in rows]
-    told = windows_as_items(task(6, 4), heard_at(*heard), owners, spans)
-    for place, query in enumerate(told.queries.ids):
+    windows = windows_as_items(task(6, 4), heard_at(*heard), owners, spans)
+    for position, query in enumerate(windows.queries.ids):
         expected = [
             row
             for row, (owner, (begin, finish)) in enumerate(
@@ -162,4 +164,4 @@ def test_windows_are_right_as_one_by_one_comparison_says(seed: int) -> None:
                 for r, s, e, c in heard
             )
         ]
-        assert told.relevance.of(place).tolist() == expected
+        assert windows.relevance.of(position).tolist() == expected

@@ -52,7 +52,7 @@ def tasks(folder: Path, protocol: Protocol | None = None) -> list[Task]:
 
 
 def listed(contents: Contents) -> list[object]:
-    return [contents[place] for place in range(len(contents))]
+    return [contents[position] for position in range(len(contents))]
 
 
 def test_a_class_has_enough_items_and_an_item_belongs_to_its_first_kind(tmp_path: Path) -> None:
@@ -123,11 +123,6 @@ def test_runs_of_two_seeds_share_no_split(folder: Path) -> None:
     assert len(set(splits)) == 4
 
 
-def test_it_is_told_that_names_are_asked_without_a_prompt(folder: Path) -> None:
-    (task,) = tasks(folder, Protocol(repeats=1))
-    assert "The group's name is embedded as it stands, without a prompt" in task.notes
-
-
 def test_items_are_called_what_wordnet_calls_them(folder: Path) -> None:
     task = tasks(folder)[0]
     named = dict(zip(task.items.ids, listed(task.items.contents), strict=True))
@@ -137,11 +132,11 @@ def test_items_are_called_what_wordnet_calls_them(folder: Path) -> None:
     assert len(named) == CLASSES * PER_CLASS
 
 
-def test_names_are_asked_as_they_are_unless_there_are_prompts(folder: Path) -> None:
+def test_names_are_searched_as_they_are_unless_there_are_prompts(folder: Path) -> None:
     assert tasks(folder)[0].queries.contents[2] == ("group 2",)
-    asked = tasks(folder, Protocol(prompts=["a kind of {name}", "{common}!"]))[0].queries
-    assert asked.contents[4:6] == [("a kind of group 2",), ("group 2!",)]
-    assert asked.classes[4:6].tolist() == [2, 2]
+    queries = tasks(folder, Protocol(prompts=["a kind of {name}", "{common}!"]))[0].queries
+    assert queries.contents[4:6] == [("a kind of group 2",), ("group 2!",)]
+    assert queries.classes[4:6].tolist() == [2, 2]
     averaged = Protocol(prompts=["a kind of {name}", "{common}!"], average_prompts=True)
     assert tasks(folder, averaged)[0].queries.contents[2] == ("a kind of group 2", "group 2!")
 
@@ -188,7 +183,7 @@ def test_too_few_groups_are_refused(folder: Path) -> None:
 
 
 class _Letters:
-    """In MiniLM's place: a text's letters."""
+    """In MiniLM's position: a text's letters."""
 
     def __init__(self, batch: int) -> None:
         self.batch = batch

@@ -16,7 +16,6 @@ from bittern.benchmarks.eval.tasks import qrels as qrels_lines
 from bittern.benchmarks.eval.tasks.qrels import escaped, read_qrels, write_qrels
 from bittern.benchmarks.eval.trec import write_run
 from bittern.errors import (
-    InvalidInputError,
     LimitExceededError,
     QrelsError,
     SourceNotFoundError,
@@ -179,7 +178,7 @@ def test_too_many_lines_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(SourceNotFoundError, match="there is no file"):
+    with pytest.raises(SourceNotFoundError, match="does not exist"):
         read_qrels(tmp_path / "none", QUERIES, ITEMS)
 
 
@@ -194,7 +193,7 @@ def test_a_no_break_space_is_part_of_an_id(tmp_path: Path) -> None:
 
 
 def test_two_things_cannot_have_one_id(tmp_path: Path) -> None:
-    with pytest.raises(QrelsError, match="'tern' stands for two"):
+    with pytest.raises(QrelsError, match="'tern' is used twice"):
         read_qrels(qrels(tmp_path, "q1 0 tern 1\n"), QUERIES, ("tern", "tern"))
 
 
@@ -261,23 +260,6 @@ def test_scores_fall_strictly_and_the_tag_is_one_word(tmp_path: Path) -> None:
     assert (tmp_path / "run").read_text() == (
         "q Q0 ü 1 2 ITQ-64-bits\nq Q0 owl%201 2 1 ITQ-64-bits\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("hits", "message"),
-    [
-        (np.zeros((2, 3), np.int64), "whole numbers"),
-        (np.zeros((1, 3)), "whole numbers"),
-        (np.array([[1, 6]]), "positions of 6 items"),
-        (np.array([[1, -2]]), "positions of 6 items"),
-        (np.array([[1, -1, 2]]), "-1 only behind"),
-        (np.array([[1, 2, 1]]), "twice"),
-    ],
-)
-def test_hits_that_are_none_are_not_written(tmp_path: Path, hits: np.ndarray, message: str) -> None:
-    with pytest.raises(InvalidInputError, match=message):
-        write_run(tmp_path / "run", "t", ["q"], ITEMS, hits)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_breaks_off_leaves_the_old_file(tmp_path: Path) -> None:

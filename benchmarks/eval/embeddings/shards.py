@@ -55,7 +55,7 @@ _LARGEST_HEADER = 1 << 20
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where a tensor lies.
+    """A tensor in a file.
 
     Attributes:
         path: the file.
@@ -116,7 +116,7 @@ def tower_print(embedder: Embedder, modality: Modality, text_batch: int) -> str:
         text_batch: texts that go through it at a time.
 
     Raises:
-        UnsupportedModalityError: there is no such tower.
+        UnsupportedModalityError: the encoder has no such tower.
     """
     embedder.require(modality)
     windowing = embedder.windowing if modality == Modality.AUDIO else None
@@ -137,12 +137,11 @@ def contents_digest(tower: str, contents: Iterable[MediaItem | str], modality: s
 def _print(content: MediaItem | str, modality: str) -> str:
     if isinstance(content, str):
         if modality != TEXT:
-            raise InvalidInputError(f"a text, {content!r:.80}, stands among {modality} items")
+            raise InvalidInputError(f"a text, {content!r:.80}, is among {modality} items")
         return f"text {content}"
     if content.modality != modality:
         raise InvalidInputError(
-            f"{content.media!r} is of the modality {content.modality!r}, it stands among "
-            f"{modality} items"
+            f"{content.media!r} is of the modality {content.modality!r}, among {modality} items"
         )
     if content.data is not None:
         return f"bytes {xxh3_128_hexdigest(content.data)}"
@@ -205,7 +204,7 @@ class Shard:
     """A shard that has been checked; its embeddings stay on disk.
 
     Attributes:
-        embeddings: where they lie, float32 [rows, dim].
+        embeddings: float32 [rows, dim].
         items: how many items it was made from.
         owners: int64 [rows], position of the item in the shard, not falling.
         spans: float32 [rows, 2], seconds; NaN where there are none.

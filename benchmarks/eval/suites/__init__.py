@@ -26,11 +26,11 @@ def suite_named(name: str) -> Suite:
     """The suite of this name.
 
     Raises:
-        InvalidInputError: there is none.
+        InvalidInputError: an unknown suite.
     """
     if name not in _SUITES:
         raise InvalidInputError(
-            f"there is no suite '{name}'; there are {', '.join(NAMES)}", field="suite"
+            f"unknown suite '{name}'; choose one of {', '.join(NAMES)}", field="suite"
         )
     module, kind = _SUITES[name]
     suite: Suite = getattr(import_module(f"{__name__}.{module}"), kind)()

@@ -82,7 +82,7 @@ def check_templates(templates: Sequence[str]) -> None:
     """Refuse templates that cannot be filled, before anything is read.
 
     Raises:
-        InvalidInputError: as `fill`; there are none, more than 100, or one stands twice.
+        InvalidInputError: as `fill`; none, more than 100, or a repeated one.
     """
     if not 1 <= len(templates) <= MAX_PROMPTS:
         raise InvalidInputError(
@@ -274,7 +274,7 @@ def _taxonomy(taxon: Mapping[str, str], name: str) -> str:
     own = taxon.get("scientificName", "")
     ranks = [taxon[rank] for rank in RANKS if taxon.get(rank)]
     if ranks and own.split()[:1] == [ranks[-1]]:
-        ranks.pop()  # the genus stands in the species' name
+        ranks.pop()  # the species' name has the genus
     return " ".join([*ranks, own] if own else ranks) or name
 
 
@@ -294,7 +294,7 @@ def _parsed(template: str) -> list[tuple[str, str]]:
             known = ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
             raise InvalidInputError(
                 f"the prompt '{template[:200]}' has the unknown placeholder "
-                f"'{{{written[:60]}}}'; there are {known}",
+                f"'{{{written[:60]}}}'; known are {known}",
                 field="prompts",
             )
     if all(key is None for _, key, _, _ in parsed):

@@ -58,12 +58,12 @@ def positions_by_id(names: Sequence[str]) -> dict[str, int]:
     """Positions by id as it is written, and as it is where no other id is written so.
 
     Raises:
-        QrelsError: an id stands for two, is empty, or no Unicode text.
+        QrelsError: an id is of two things, is empty, or no Unicode text.
     """
     found: dict[str, int] = {}
     for position, name in enumerate(names):
         if found.setdefault(escaped(name), position) != position:
-            raise QrelsError(f"the id {name!r} stands for two things; ids must be unique")
+            raise QrelsError(f"the id {name!r} is used twice; ids must be unique")
     for position, name in enumerate(names):
         found.setdefault(name, position)
     return found
@@ -90,7 +90,7 @@ def read_qrels(
         The relevant items of each of `queries`, and sentences on what was left out.
 
     Raises:
-        SourceNotFoundError: there is no such file.
+        SourceNotFoundError: the file does not exist.
         QrelsError: a line is malformed, an id is unknown, an item is judged twice with different
             grades, or nothing is judged relevant.
         LimitExceededError: too many lines, or one that is too long.
@@ -222,7 +222,7 @@ class _Judgements:
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Number and cells of every line that is not blank."""
     if not path.is_file():
-        raise SourceNotFoundError(f"there is no file {path}", field="qrels")
+        raise SourceNotFoundError(f"{path} does not exist", field="qrels")
     try:
         with path.open("rb") as file:
             number = 0
@@ -275,7 +275,7 @@ def _grade(path: Path, number: int, cell: str) -> int:
 def write_qrels(
     path: Path, queries: Sequence[str], items: Sequence[str], relevance: Relevance
 ) -> None:
-    """Write judgements; the file appears whole, in place of an old one.
+    """Write judgements; an old file is replaced at once.
 
     Raises:
         QrelsError: an id cannot be written.

@@ -54,7 +54,7 @@ IMAGES: list[tuple[int, str, int]] = [
         (species, photo) for species, entry in enumerate(SPECIES) for photo in entry[3]
     )
 ]
-"""Id, photograph, place of the species."""
+"""Id, photograph, position of the species."""
 
 
 def id_of(photo: str) -> int:
@@ -64,7 +64,7 @@ def id_of(photo: str) -> int:
 
 def path_of(photo: str) -> str:
     """Where a photograph is, below the folder."""
-    species = next(place for _, each, place in IMAGES if each == photo)
+    species = next(position for _, each, position in IMAGES if each == photo)
     return f"train/{_folder(species)}/{uuid.uuid5(uuid.NAMESPACE_OID, photo)}.jpg"
 
 

@@ -105,13 +105,13 @@ def described(split: str) -> dict[str, Any]:
 
 def _category(number: int) -> dict[str, Any]:
     common, ranks, evaluated = CATEGORIES[number]
-    told = dict(zip(RANKS, ranks.split(), strict=True))
+    taxon = dict(zip(RANKS, ranks.split(), strict=True))
     return {
         "id": number,
-        "name": f"{told['genus']} {told['specific_epithet']}",
+        "name": f"{taxon['genus']} {taxon['specific_epithet']}",
         "common_name": common,
-        "supercategory": told["class"],
-        **told,
+        "supercategory": taxon["class"],
+        **taxon,
         "audio_dir_name": directory(number),
         "evaluation": evaluated,
     }
