@@ -34,7 +34,6 @@ from bittern.benchmarks.eval.tasks import (
 )
 from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError
-from bittern.hashing.codes import unpack
 from bittern.service.models.model import Embedders, Model, catalogue_encoder
 from bittern.service.models.saved import load_saved
 from bittern.text import agreeing, counted
@@ -225,7 +224,7 @@ def jobs_of(suite: Suite, request: EvalRequest, screen: Screen) -> Iterator[Job]
 def _stored_jobs(suite: Suite, request: EvalRequest, screen: Screen) -> Iterator[Job]:
     """Tasks over an archive, once for each of its models that takes their queries.
 
-    The model's logits are the space here: queries are its logits, rows are its stored bits.
+    The space is that of the model's logits: queries are logits, rows are stored bits.
     """
     if request.systems or tuple(request.bits) != DEFAULT_BITS or request.embeddings:
         raise InvalidInputError(
@@ -279,41 +278,13 @@ def _stored_job(task: Task, stored: StoredCodes, embedders: Embedders, request: 
         sentence = f"{what} {have} no code by {stored.name}, and can never be found"
         task = replace(task, left_out=(*task.left_out, sentence))
     space = Space(stored.name, model.embedder, saved.card.licence, (saved,))
-    vectors = Vectors(StoredBits(stored), model.logits(modality, queries), training)
+    vectors = Vectors(stored, model.logits(modality, queries), training)
     task, vectors = _with_windows(task, vectors, request.protocol)
     return Job(space, task, vectors, [StoredModel(stored)], digest_of(task, vectors))
 
 
-class StoredBits:
-    """Stored codes as rows: a bit is 1 or -1 (`bittern.benchmarks.eval.embeddings.rows`)."""
-
-    def __init__(self, stored: StoredCodes) -> None:
-        self.dim = stored.bits
-        self.owners = stored.owners
-        self.spans = stored.spans
-        self.failed: Sequence[tuple[int, str]] = ()
-        self.digest = stored.digest
-        self.codes = stored.codes
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def tiles(self, rows: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """See `EmbeddedRows.tiles`."""
-        for first in range(0, len(self), rows):
-            yield first, _signs(self.codes[first : first + rows])
-
-    def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-        """See `EmbeddedRows.read`."""
-        return _signs(self.codes[rows])
-
-
-def _signs(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return unpack(codes).astype(np.float32) * 2 - 1
-
-
 class _Logits:
-    """The hasher of embeddings that are logits already."""
+    """The hasher of logits: it gives them back."""
 
     kind = "stored"
 

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from bittern.benchmarks import machine
 from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
 from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
-from bittern.benchmarks.eval.jobs import Job, StoredBits
+from bittern.benchmarks.eval.jobs import Job
 from bittern.benchmarks.eval.measures import TIES, measure
 from bittern.benchmarks.eval.ranking import Ranking, Searched, Settings, rank
 from bittern.benchmarks.eval.request import EvalRequest
 from bittern.benchmarks.eval.search_time import search_times
+from bittern.benchmarks.eval.suites.custom_archive import StoredCodes
 from bittern.benchmarks.eval.systems.base import Fitted, System
 from bittern.benchmarks.eval.tasks import Task
 from bittern.errors import CodeError, InvalidInputError
@@ -150,7 +151,7 @@ def _rankings(
 
 def rerank_of(job: Job, request: EvalRequest) -> int:
     """How many items are re-ranked; 0 where there are no vectors, or no items behind them."""
-    if isinstance(job.vectors.rows, StoredBits):
+    if isinstance(job.vectors.rows, StoredCodes):
         return 0
     candidates = job.task.candidates
     fewest = len(job.task.items) if candidates is None else int(candidates.counts.min())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bittern.benchmarks.eval.cells import read_cell
-from bittern.benchmarks.eval.jobs import StoredBits, StoredModel
+from bittern.benchmarks.eval.jobs import StoredModel
 from bittern.benchmarks.eval.request import DEFAULT_BITS, EvalRequest
 from bittern.benchmarks.eval.results import Results
 from bittern.benchmarks.eval.run import evaluate
@@ -111,12 +111,11 @@ def test_stored_bits_are_signs_and_each_query_has_its_own_distances() -> None:
     stored = StoredCodes(
         "toy", "d", frozenset(), Path(), codes, np.arange(2), np.full((2, 2), np.nan), 0
     )
-    rows = StoredBits(stored)
-    assert rows.read(np.array([0])).tolist() == [[1, -1, 1, -1, -1, -1, -1, -1]]
+    assert stored.read(np.array([0])).tolist() == [[1, -1, 1, -1, -1, -1, -1, -1]]
     none = np.empty((0, 8), np.float32)
     fitted = StoredModel(stored).fit(Training(none, "image", none, "text"), 8, 0)
-    np.testing.assert_array_equal(fitted.encode_items(rows.read(np.arange(2))), codes)
-    queries = rows.read(np.array([1, 0]))
+    np.testing.assert_array_equal(fitted.encode_items(stored.read(np.arange(2))), codes)
+    queries = stored.read(np.array([1, 0]))
     encoded = fitted.encode_queries(queries, "symmetric")
     assert fitted.distances(encoded, codes, 0, 2).tolist() == [[6, 0], [0, 6]]
     assert fitted.distances(encoded, codes, 1, 2).tolist() == [[0, 6]]

@@ -5,7 +5,7 @@ The archive is opened for reading only. Clean-up spares the version that is read
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.tasks import AUDIO, IMAGE, Items
 from bittern.errors import BitternError, LayoutError, PreconditionError
+from bittern.hashing.codes import unpack
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
 from bittern.types import MediaItem
@@ -23,11 +24,12 @@ _BATCH = 50_000
 _COLUMNS = ("id", "occurrenceID", "start_s", "end_s")
 
 
-@dataclass(frozen=True)
+@dataclass
 class StoredCodes:
-    """The codes of a task's items by one model of an archive.
+    """The codes of a task's items by one model of an archive, as rows of 1 and -1 for each bit.
 
-    Rows of an item stand together, items in order; otherwise rows are in the archive's order.
+    They are `bittern.benchmarks.eval.embeddings.rows.EmbeddedRows`: rows of an item stand
+    together, items in order; otherwise rows are in the archive's order.
 
     Attributes:
         name: of the model.
@@ -48,14 +50,23 @@ class StoredCodes:
     owners: NDArray[np.int64]
     spans: NDArray[np.float32]
     uncoded: int
+    failed: Sequence[tuple[int, str]] = ()
 
-    @property
-    def bits(self) -> int:
-        """Length of a code."""
-        return int(self.codes.shape[1]) * 8
+    def __post_init__(self) -> None:
+        self.dim = self.bits = int(self.codes.shape[1]) * 8
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    def tiles(self, rows: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """See `EmbeddedRows`."""
+        for first in range(0, len(self), rows):
+            yield first, self.read(np.arange(first, min(first + rows, len(self))))
+
+    def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """See `EmbeddedRows`."""
+        signs: NDArray[np.float32] = unpack(self.codes[rows]).astype(np.float32) * 2 - 1
+        return signs
 
 
 @dataclass(frozen=True)
