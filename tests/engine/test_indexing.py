@@ -91,7 +91,7 @@ def test_a_file_of_the_same_name_below_another_folder_is_not_lost_in_silence(
     assert "overwrite replaces the stored one" in failure.message
 
 
-def test_ids_do_not_depend_on_which_files_are_there(
+def test_ids_do_not_depend_on_which_files_are_present(
     empty: LocalArchive, tmp_path: Path, options: IndexOptions
 ) -> None:
     path = write_manifest(tmp_path / "m", "occurrenceID,media\no1,late.png\no1,red.png\n")
@@ -191,7 +191,7 @@ def test_no_file_of_codes_is_left_where_nothing_could_be_coded(
     assert not list(tmp_path.glob("codes*"))
 
 
-def test_embeddings_are_kept_where_asked(
+def test_embeddings_are_kept_on_request(
     empty: LocalArchive, media: Path, model_folder: Path, encoder: ToyEncoder
 ) -> None:
     kept = IndexOptions(model=str(model_folder), keep_embeddings=True)

@@ -13,7 +13,7 @@ from bittern.index.archive import Archive
 from bittern.index.observation import CodedObservation
 from tests.index.samples import OWL, photo, recording
 
-PLACES: list[tuple[str, dict[str, Any]]] = [
+PHOTOGRAPHS: list[tuple[str, dict[str, Any]]] = [
     (
         "heron",
         {
@@ -65,7 +65,7 @@ def marsh(tmp_path: Path, media: Path) -> Iterator[Archive]:
 
     with Archive.create(tmp_path / "marsh") as archive:
         archive.register_model(OWL, {})
-        items = [below(photo(name, metadata)) for name, metadata in PLACES]
+        items = [below(photo(name, metadata)) for name, metadata in PHOTOGRAPHS]
         frogs = {"scientificName": "Rana\ttemporaria", "decimalLatitude": 1.0}
         archive.add([*items, below(recording("frogs", 2, frogs))], model=OWL.digest)
         yield archive

@@ -87,7 +87,7 @@ def test_hits_of_one_recording_are_one_row_with_their_windows(
     assert "Rank" not in frogs
 
 
-def test_what_is_there_is_never_overwritten(export: Export, tmp_path: Path) -> None:
+def test_existing_folders_are_never_overwritten(export: Export, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(InvalidInputError, match="exists already"):
         export()
@@ -120,7 +120,7 @@ def test_an_export_of_nothing_is_a_manifest_without_rows(export: Export, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("media", "root", "part"),
+    ("media", "root", "words"),
     [
         ("../secret.jpg", "here", "leads out of the folder"),
         ("a/../../secret.jpg", "here", "leads out of the folder"),
@@ -132,7 +132,7 @@ def test_an_export_of_nothing_is_a_manifest_without_rows(export: Export, tmp_pat
     ],
 )
 def test_media_are_not_taken_from_anywhere(
-    media: str, root: str, part: str, tmp_path: Path
+    media: str, root: str, words: str, tmp_path: Path
 ) -> None:
     here = tmp_path / "here"
     (here / "folder.jpg").mkdir(parents=True)
@@ -141,7 +141,7 @@ def test_media_are_not_taken_from_anywhere(
     seen = Observation("a", "a", "image", media, str(tmp_path / root) if root else "")
     with pytest.raises(SourceNotFoundError) as caught:
         write_folder([Medium(seen)], tmp_path / "out", [])
-    assert part in caught.value.message
+    assert words in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_json_lines_hold_what_is_known_and_nothing_else(marsh: Archive) -> None:
     assert [(f["start_s"], f["end_s"]) for f in frogs] == [(0, 3), (3, 6)]
 
 
-def test_parquet_has_codes_of_one_size_and_says_whose(marsh: Archive, tmp_path: Path) -> None:
+def test_parquet_keeps_types_and_all_rows(marsh: Archive, tmp_path: Path) -> None:
     data = written(rows_of_archive(marsh), "parquet")
     table = pq.read_table(io.BytesIO(data))
     assert table.num_rows == 5
@@ -255,16 +255,16 @@ def test_an_export_of_nothing_is_a_whole_file(marsh: Archive, name: str) -> None
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_batches_make_no_difference(marsh: Archive, name: str) -> None:
-    whole, parts = rows_of_archive(marsh), rows_of_archive(marsh)
-    parts.stream = (
+    whole, single = rows_of_archive(marsh), rows_of_archive(marsh)
+    single.stream = (
         batch.slice(row, 1) for batch in rows_of_archive(marsh).stream for row in range(5)
     )
-    one, many = written(whole, name), written(parts, name)
+    one, many = written(whole, name), written(single, name)
     if name == "parquet":
         assert pq.read_table(io.BytesIO(one)).equals(pq.read_table(io.BytesIO(many)))
     else:
         assert one == many
-    assert whole.left_out == parts.left_out
+    assert whole.left_out == single.left_out
 
 
 def test_chunks_are_small_and_count(marsh: Archive) -> None:
@@ -289,7 +289,7 @@ def test_a_file_appears_when_it_is_complete(marsh: Archive, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.glob("out*")] == ["out.csv"]
 
 
-def test_progress_is_told_and_a_stream_that_is_not_wanted_any_more_is_closed(
+def test_progress_is_reported_and_an_abandoned_stream_is_closed(
     marsh: Archive, tmp_path: Path
 ) -> None:
     to = tmp_path / "out.csv"
@@ -330,13 +330,13 @@ def test_progress_is_told_and_a_stream_that_is_not_wanted_any_more_is_closed(
         ("a.csv/", "folder"),
     ],
 )
-def test_the_ending_of_a_name_says_the_format(to: str, name: str) -> None:
+def test_the_suffix_of_a_name_decides_the_format(to: str, name: str) -> None:
     assert format_of(to) == name
     assert format_of(to, "ids") == "ids"
 
 
 @pytest.mark.parametrize(
-    ("to", "format_", "part"),
+    ("to", "format_", "words"),
     [
         ("a.docx", None, ".geojson"),
         ("a", None, "or in / for a folder"),
@@ -344,10 +344,10 @@ def test_the_ending_of_a_name_says_the_format(to: str, name: str) -> None:
         ("a.csv", "xlsx", "formats: csv, parquet"),
     ],
 )
-def test_a_name_that_says_no_format_is_refused(to: str, format_: str | None, part: str) -> None:
+def test_a_name_without_a_known_suffix_is_refused(to: str, format_: str | None, words: str) -> None:
     with pytest.raises(QueryError) as caught:
         format_of(to, format_)
-    assert part in caught.value.message
+    assert words in caught.value.message
 
 
 def test_a_folder_has_no_writer() -> None:

@@ -78,12 +78,12 @@ def test_media_of_another_allowed_folder_are_allowed(traps: Path) -> None:
     assert isinstance(item, MediaItem)
 
 
-def test_without_an_allowed_folder_the_message_says_what_the_operator_can_do() -> None:
+def test_without_an_allowed_folder_the_message_names_the_option() -> None:
     with pytest.raises(PreconditionError, match="--jobs-from FOLDER"):
         AllowedFolders({}).find("traps")
 
 
-def test_messages_do_not_tell_where_a_folder_lies(traps: Path) -> None:
+def test_messages_do_not_show_the_path_of_a_folder(traps: Path) -> None:
     allowed = AllowedFolders({"traps": traps})
     assert allowed.without_paths(f"{traps}/site/a.jpg is empty") == "traps/site/a.jpg is empty"
 

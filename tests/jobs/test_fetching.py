@@ -125,7 +125,7 @@ def test_the_command_codes_addresses_that_may_be_fetched_and_names_the_others(
     assert pq.read_table(out).num_rows == 2
 
 
-def test_nothing_is_asked_for_where_nothing_may_be_fetched(
+def test_nothing_is_requested_unless_it_may_be_fetched(
     site: str, tmp_path: Path, model: Path
 ) -> None:
     source = read_source(addresses(site, tmp_path), SourceOptions(fetch=(site,)))

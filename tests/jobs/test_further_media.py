@@ -69,7 +69,7 @@ def test_a_recording_among_them_keeps_its_windows(
     assert stored(spec) == before
 
 
-def test_one_that_changed_and_moved_is_coded_again_in_its_place(
+def test_one_that_changed_and_moved_is_coded_again_under_its_id(
     spec: JobSpec, index: Callable[..., tuple[JobReport, int]], tmp_path: Path
 ) -> None:
     index("a.png", "b.png")
@@ -80,7 +80,7 @@ def test_one_that_changed_and_moved_is_coded_again_in_its_place(
 
 
 @pytest.mark.parametrize("policy", ["skip", "overwrite"])
-def test_a_new_one_before_the_others_leaves_each_of_them_there_once(
+def test_a_new_one_before_the_others_keeps_each_of_them_once(
     spec: JobSpec, index: Callable[..., tuple[JobReport, int]], policy: OnDuplicate
 ) -> None:
     index("a.png", "b.png")
@@ -103,7 +103,7 @@ def test_an_occurrence_whose_only_file_was_renamed_stays_one(
     assert contents(spec) == {"o1": "b.png"}
 
 
-def test_files_of_the_same_size_and_time_are_told_apart_by_their_names(
+def test_files_of_the_same_size_and_time_differ_by_their_names(
     spec: JobSpec, index: Callable[..., tuple[JobReport, int]], tmp_path: Path
 ) -> None:
     import os

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,24 +29,32 @@ def bittern(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """Three pictures, a recording and an unusable file."""
+    return fill(tmp_path / "media", 3)
+
+
+@pytest.fixture
+def index(tmp_path: Path, media: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`bittern index` of the media with the toy model and more options: its exit status."""
+    model = save_model(tmp_path / "model")
+
+    def run(*options: object) -> int:
+        arguments = [tmp_path / "archive", media, "--model", model]
+        return bittern(monkeypatch, "index", *arguments, *options)
+
+    return run
+
+
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_strict_job_does_everything_and_fails_at_its_end(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    index: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
     strict: bool,
 ) -> None:
-    media, model = fill(tmp_path / "media", 3), save_model(tmp_path / "model")
-    arguments = [
-        tmp_path / "archive",
-        media,
-        "--model",
-        model,
-        "--json",
-        "--report",
-        tmp_path / "r.json",
-    ]
-    status = bittern(monkeypatch, "index", *arguments, *["--strict"] * strict)
+    status = index("--json", "--report", tmp_path / "r.json", *["--strict"] * strict)
     reported = json.loads(capsys.readouterr().out)
     assert status == int(strict)
     assert (reported["items"]["added"], reported["items"]["failed"]) == (4, 1)
@@ -58,35 +67,29 @@ def test_a_strict_job_does_everything_and_fails_at_its_end(
     )
 
 
-def test_a_job_of_which_no_item_can_be_used_has_failed_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_job_without_a_usable_item_fails(
+    tmp_path: Path, media: Path, index: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "media").mkdir()
-    for name in ("a.png", "b.png"):
-        (tmp_path / "media" / name).write_bytes(b"no picture")
-    arguments = [
-        tmp_path / "archive",
-        tmp_path / "media",
-        "--model",
-        save_model(tmp_path / "model"),
-    ]
-    assert bittern(monkeypatch, "index", *arguments) == 1
+    for path in media.iterdir():
+        path.write_bytes(b"no picture")
+    assert index() == 1
     reported = json.loads((tmp_path / "archive" / "reports" / "index.json").read_text())
-    assert (reported["state"], reported["error"]) == ("failed", "none of the 2 items could be used")
-    assert "error: none of the 2 items could be used" in capsys.readouterr().err
+    assert (reported["state"], reported["error"]) == ("failed", "none of the 5 items could be used")
+    assert "error: none of the 5 items could be used" in capsys.readouterr().err
 
 
-def test_the_screen_says_why_items_were_skipped_and_where_the_report_lies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_screen_shows_why_items_were_skipped_and_the_path_of_the_report(
+    tmp_path: Path,
+    index: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    media, model = fill(tmp_path / "media", 3), save_model(tmp_path / "model")
-    arguments = [tmp_path / "archive", media, "--model", model]
-    assert bittern(monkeypatch, "index", *arguments) == 0
+    assert index() == 0
     first = capsys.readouterr().err
     assert "skipped:" not in first
     assert "per second" not in first  # it took no time
     monkeypatch.setattr("bittern.cli.job_screen.LONG_S", 0.0)
-    assert bittern(monkeypatch, "index", *arguments) == 0
+    assert index() == 0
     reported = capsys.readouterr().err
     assert "skipped: 4 not changed since they were coded" in reported
     assert "per second of work: " in reported
@@ -95,24 +98,27 @@ def test_the_screen_says_why_items_were_skipped_and_where_the_report_lies(
 
 @pytest.mark.parametrize(
     ("option", "value", "message"),
-    [("--report", "nowhere/r.json", "there is no folder"), ("--workers", 4, "--engine ray")],
+    [
+        ("--report", "nowhere/r.json", "there is no folder"),
+        ("--workers", 4, "--engine ray"),
+        ("--rename", "file", "HEADING=NAME"),
+    ],
 )
-def test_options_that_would_come_to_nothing_are_a_misuse(
+def test_unusable_options_are_refused_before_an_archive_is_made(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    index: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
     option: str,
     value: object,
     message: str,
 ) -> None:
-    media = fill(tmp_path / "media", 1)
-    assert bittern(monkeypatch, "index", tmp_path / "archive", media, option, value) == 2
+    assert index(option, value) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "archive").exists()
 
 
-def test_the_report_says_running_from_the_start(tmp_path: Path) -> None:
-    media, model = fill(tmp_path / "media", 3), save_model(tmp_path / "model")
+def test_the_report_has_the_state_running_from_the_start(tmp_path: Path, media: Path) -> None:
+    model = save_model(tmp_path / "model")
     spec = JobSpec("index", str(tmp_path / "archive"), str(media), model=str(model))
     seen: list[str] = []
 
@@ -126,36 +132,33 @@ def test_the_report_says_running_from_the_start(tmp_path: Path) -> None:
 
 
 def test_without_a_model_an_archive_is_filled_by_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    media: Path,
+    index: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    media, model = fill(tmp_path / "media", 3), save_model(tmp_path / "model")
-    arguments = [tmp_path / "archive", media, "--json"]
-    assert bittern(monkeypatch, "index", *arguments, "--model", model) == 0
+    assert index("--json") == 0
     first = json.loads(capsys.readouterr().out)
     (media / "new.png").write_bytes(picture("blue"))
-    assert bittern(monkeypatch, "index", *arguments) == 0
+    assert bittern(monkeypatch, "index", tmp_path / "archive", media, "--json") == 0
     reported = json.loads(capsys.readouterr().out)
     assert (reported["model"], reported["digest"]) == (first["model"], first["digest"])
     assert reported["items"]["added"] == 1
 
 
-def test_encode_tells_programs_what_became_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_encode_prints_its_report_for_programs(
+    tmp_path: Path,
+    media: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    media, model = fill(tmp_path / "media", 3), save_model(tmp_path / "model")
+    model = save_model(tmp_path / "model")
     arguments = [media, "--output", tmp_path / "c.parquet", "--model", model, "--json"]
     assert bittern(monkeypatch, "encode", *arguments) == 0
     reported = json.loads(capsys.readouterr().out)
     assert (reported["state"], reported["observations"]) == ("done", 5)
     assert reported["failures"][0]["id"] == "0060-broken.png"
-
-
-def test_a_column_that_names_nothing_is_a_misuse(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = [tmp_path / "archive", fill(tmp_path / "media", 1), "--rename", "file"]
-    assert bittern(monkeypatch, "index", *arguments) == 2
-    assert "HEADING=NAME" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

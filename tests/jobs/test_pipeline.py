@@ -153,7 +153,7 @@ def test_of_one_recording_only_so_many_windows_wait() -> None:
     assert 1 < most <= 8 + 1
 
 
-def test_a_listing_is_not_gone_through_ahead_of_the_work() -> None:
+def test_a_listing_is_read_no_faster_than_its_items_are_embedded() -> None:
     taken: list[int] = []
 
     def listing() -> Iterator[MediaItem]:
@@ -248,7 +248,7 @@ def test_whatever_a_decoder_raises_only_its_item_fails(monkeypatch: pytest.Monke
     assert "p1.png" in str(done[1].result)
 
 
-def test_a_file_that_is_what_it_was_is_told_by_its_time_and_else_by_its_content(
+def test_an_unchanged_file_is_recognised_by_its_time_or_its_content(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.png"

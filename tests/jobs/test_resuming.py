@@ -122,7 +122,7 @@ def test_a_job_that_was_killed_goes_on_and_repeats_little(
 
 
 @Kinds
-def test_the_same_job_again_codes_nothing_that_is_there(
+def test_the_same_job_again_codes_only_the_rest(
     spec_of: Callable[..., JobSpec], kind: JobKind
 ) -> None:
     spec, encoder = spec_of(kind), Counted()
@@ -142,7 +142,7 @@ def test_the_same_job_again_codes_nothing_that_is_there(
     assert stopping.coded + encoder.coded <= CODED + 64
 
 
-def test_a_file_whose_content_has_changed_takes_the_place_of_what_was_coded(
+def test_a_file_whose_content_has_changed_replaces_its_codes(
     spec_of: Callable[..., JobSpec], tmp_path: Path
 ) -> None:
     folder = fill(tmp_path / "some", 5)

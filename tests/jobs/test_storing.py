@@ -70,7 +70,7 @@ def test_a_commit_is_due_after_so_many_seconds_though_nothing_more_comes() -> No
     assert archive.commits == [["i0", "i1"], ["i2"]]
 
 
-def test_long_recordings_are_committed_before_there_are_so_many_items(
+def test_long_recordings_are_committed_in_smaller_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("bittern.service.ingest.commit.COMMIT_ROWS", 10)
@@ -101,7 +101,7 @@ def test_a_commit_that_fails_ends_the_job_and_its_threads() -> None:
     assert "bittern-store" not in {t.name for t in threading.enumerate()}
 
 
-def test_progress_is_told_after_each_commit() -> None:
+def test_progress_is_reported_after_each_commit() -> None:
     reported: list[int] = []
     archive = Archive()
     store_all(
@@ -114,7 +114,7 @@ def test_progress_is_told_after_each_commit() -> None:
     assert reported == [2, 4, 6]
 
 
-def test_a_report_says_how_long_the_rest_will_take_and_is_replaced_at_once(
+def test_a_report_estimates_the_time_left_and_is_replaced_atomically(
     tmp_path: Path,
 ) -> None:
     report = JobReport(total=100, seconds=8.0)

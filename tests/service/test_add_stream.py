@@ -102,7 +102,7 @@ def test_a_batch_is_answered_before_more_is_sent(sender: Sender, served: FakeArc
     assert next(sender.call, None) is None
 
 
-def test_a_flush_marker_commits_what_is_there_and_is_answered(
+def test_a_flush_marker_commits_the_waiting_items_and_is_answered(
     sender: Sender, served: FakeArchive
 ) -> None:
     sender.send(options(), photo("a"), FLUSH)
@@ -223,7 +223,7 @@ def test_a_silent_client_has_its_items_committed_and_its_call_ended() -> None:
         next(stream)
 
 
-def test_a_client_that_never_says_anything_has_its_call_ended() -> None:
+def test_the_call_of_a_silent_client_is_ended() -> None:
     with pytest.raises(DeadlineExceededError, match="no item came"):
         list(answers(FakeArchive(), silent_after(), config=ServiceConfig(add_idle_s=0)))
 

@@ -113,7 +113,7 @@ def test_what_cannot_be_exported_is_refused_by_name(
     assert (type(error), error.field) == (kind, field)
 
 
-def test_exports_at_once_are_limited_and_a_caller_who_leaves_gives_up_the_place(
+def test_parallel_exports_are_limited_and_a_cancelled_one_makes_room(
     stub: pb_grpc.ArchiveServiceStub, served: FakeArchive
 ) -> None:
     long = {"remarks": "x" * 60_000}
@@ -147,7 +147,7 @@ def test_a_server_that_stops_ends_an_export(
         list(open_call)
 
 
-def test_a_file_is_not_there_until_it_is_whole(
+def test_a_file_appears_when_it_is_complete(
     remote: RemoteArchive, served: FakeArchive, tmp_path: Path
 ) -> None:
     done = remote.export(tmp_path / "all.csv")

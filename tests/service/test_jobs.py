@@ -84,7 +84,7 @@ def test_a_job_is_cancelled(archive: RemoteArchive, run: Runner) -> None:
     assert list(archive.jobs.watch(job.id))[-1].state == "cancelled"
 
 
-def test_failures_come_back_and_tell_no_paths(
+def test_failures_are_returned_without_paths(
     archive: RemoteArchive, run: Runner, traps: Path
 ) -> None:
     run.error = SourceNotFoundError(f"{traps} holds no media")
@@ -131,7 +131,7 @@ def test_a_repeated_submission_is_the_same_job(archive: RemoteArchive) -> None:
     assert archive.jobs.submit("traps", request_id="tonight").id == first.id
 
 
-def test_a_server_without_allowed_folders_says_so(remote: RemoteArchive) -> None:
+def test_a_server_without_allowed_folders_refuses_jobs(remote: RemoteArchive) -> None:
     with pytest.raises(PreconditionError, match="--jobs-from FOLDER"):
         remote.jobs.submit("traps")
     assert remote.jobs.list() == []

@@ -137,7 +137,7 @@ def test_media_are_fetched_again_when_that_may_help(host: str) -> None:
         ("moved.jpg", SourceUnreachableError, 1, "/secret/1.jpg"),
     ],
 )
-def test_what_cannot_be_fetched_says_why(
+def test_a_failed_download_names_its_cause(
     host: str, name: str, error: type[Exception], times: int, words: str
 ) -> None:
     with pytest.raises(error, match=words):

@@ -34,7 +34,7 @@ def ids(source: Source, most: int | None = None) -> list[str]:
     return [e.occurrence_id for e in islice(source, most)]
 
 
-def test_who_looks_at_the_beginning_leaves_the_listing_for_the_next() -> None:
+def test_a_listing_that_was_begun_is_continued_by_the_next_iteration() -> None:
     listing = Listing(10)
     source = listing.source()
     assert ids(source, 1) == ["0"]
@@ -44,14 +44,14 @@ def test_who_looks_at_the_beginning_leaves_the_listing_for_the_next() -> None:
     assert (listing.begun, listing.closed) == (1, 1)
 
 
-def test_a_listing_that_was_gone_through_is_begun_anew() -> None:
+def test_a_finished_listing_is_begun_again() -> None:
     listing = Listing(3)
     source = listing.source()
     assert ids(source) == ids(source) == ["0", "1", "2"]
     assert listing.begun == 2
 
 
-def test_two_at_once_each_get_all_of_it() -> None:
+def test_two_iterations_at_once_each_get_all_entries() -> None:
     listing = Listing(5)
     source = listing.source()
     one, other = iter(source), iter(source)
@@ -61,7 +61,7 @@ def test_two_at_once_each_get_all_of_it() -> None:
     assert (listing.begun, listing.closed) == (2, 2)
 
 
-def test_a_listing_that_was_left_late_is_not_kept() -> None:
+def test_a_listing_that_was_left_after_many_entries_is_not_kept() -> None:
     listing = Listing(_KEPT_ENTRIES + 10)
     source = listing.source()
     assert len(ids(source, _KEPT_ENTRIES + 5)) == _KEPT_ENTRIES + 5
@@ -70,7 +70,7 @@ def test_a_listing_that_was_left_late_is_not_kept() -> None:
     assert listing.begun == 2
 
 
-def test_entries_that_bring_many_bytes_along_are_not_kept() -> None:
+def test_entries_with_many_bytes_are_not_kept() -> None:
     listing = Listing(5, b"x" * (20 << 20))
     source = listing.source()
     ids(source, 3)
@@ -89,7 +89,7 @@ class Broken(Listing):
 
 
 @pytest.mark.parametrize("looked", [0, 1, 5])
-def test_a_listing_that_broke_off_breaks_off_again(looked: int) -> None:
+def test_a_listing_that_failed_fails_again(looked: int) -> None:
     source = Broken(10).source()
     assert len(ids(source, looked)) == looked
     for _ in range(3):

@@ -171,8 +171,8 @@ def test_observations_of_another_event_do_not(tmp_path: Path) -> None:
         "eventStart": "2020-05-30T01:00:00Z",
         "eventEnd": "2020-05-30T01:01:00Z",
     }
-    elsewhere = {**OBSERVED, "observationID": "o2", "mediaID": "", "deploymentID": "d2"}
-    assert "label" not in seen(tmp_path, before, elsewhere)
+    other = {**OBSERVED, "observationID": "o2", "mediaID": "", "deploymentID": "d2"}
+    assert "label" not in seen(tmp_path, before, other)
 
 
 def test_observations_of_the_medium_go_before_those_of_its_event(tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_recordings_are_recognised_by_their_media_type(tmp_path: Path) -> None:
 def test_addresses_are_fetched_only_where_allowed_and_public(tmp_path: Path) -> None:
     address = "https://multimedia.example.org/assets/6d65/file"
     public, private = (
-        medium(own, filePath=address, filePublic=said)
-        for own, said in (("m1", "true"), ("m2", "false"))
+        medium(own, filePath=address, filePublic=flag)
+        for own, flag in (("m1", "true"), ("m2", "false"))
     )
     path = package(tmp_path, [public, private], [OBSERVED])
     assert all(each.status is AddStatus.FAILED for each in entries(path))
@@ -253,7 +253,7 @@ def test_wrong_rows_are_listed_with_their_position_and_the_others_are_read(tmp_p
         deployments=[DEPLOYMENT, off, DEPLOYMENT],
     )
     listed = list(camtrap_entries(path, SourceOptions()))
-    said = [e.entry.message for e in listed if isinstance(e.entry, AddResult)]
+    messages = [e.entry.message for e in listed if isinstance(e.entry, AddResult)]
     beginnings = [
         "deployments.csv, line 3: decimalLatitude must be",
         "deployments.csv, line 4: an earlier row has the deployment 'd1'",
@@ -264,7 +264,7 @@ def test_wrong_rows_are_listed_with_their_position_and_the_others_are_read(tmp_p
         "media.csv, line 6: 'media/m4.jpg' is a video",
         "media.csv, line 7: the row has no mediaID",
     ]
-    assert [t[: len(b)] for t, b in zip(said, beginnings, strict=True)] == beginnings
+    assert [t[: len(b)] for t, b in zip(messages, beginnings, strict=True)] == beginnings
     items = [e.entry for e in listed if isinstance(e.entry, MediaItem)]
     assert [item.occurrence_id for item in items] == ["m1", "m6"]
     assert "decimalLatitude" not in items[1].metadata
@@ -296,7 +296,7 @@ def with_a_table_elsewhere(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (without_media_csv, "no file 'media.csv'"),
         (without_file_path, "media.csv has no column filePath"),
@@ -305,14 +305,12 @@ def with_a_table_elsewhere(folder: Path) -> None:
         (with_a_table_elsewhere, "is not inside the package"),
     ],
 )
-def test_a_package_that_is_none_is_refused_as_a_whole(
-    tmp_path: Path, spoil: Any, said: str
-) -> None:
+def test_an_invalid_package_is_refused_as_a_whole(tmp_path: Path, spoil: Any, message: str) -> None:
     path = package(tmp_path, [medium("m1")], [OBSERVED])
     spoil(path)
     with pytest.raises(BitternError) as refused:
         entries(path)
-    assert said in refused.value.message
+    assert message in refused.value.message
 
 
 def test_description_nested_beyond_reason_is_refused(tmp_path: Path) -> None:

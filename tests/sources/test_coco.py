@@ -159,7 +159,7 @@ def test_wrong_rows_are_listed_with_their_position_and_the_others_are_read(tmp_p
         annotations=[{"id": 1, "image_id": 7, "category_id": 4821}, "x", {"image_id": [1]}],
     )
     path = written(tmp_path, content, "train/alpaca.jpg")
-    said = failures(path)
+    messages = failures(path)
     beginnings = [
         "train.json, annotations[1]: it is not a JSON object",
         "train.json, annotations[2]: the annotation needs an image_id",
@@ -170,21 +170,21 @@ def test_wrong_rows_are_listed_with_their_position_and_the_others_are_read(tmp_p
         "train.json, images[4]: decimalLatitude must be",
         "train.json, images[5]: 'clip.mp4' is a video",
     ]
-    assert [t[: len(b)] for t, b in zip(said, beginnings, strict=True)] == beginnings
+    assert [t[: len(b)] for t, b in zip(messages, beginnings, strict=True)] == beginnings
     last = list(coco_entries(path, SourceOptions()))[-1].entry
     assert isinstance(last, MediaItem)
     assert last.metadata["scientificName"] == "Vicugna pacos"
 
 
-def test_media_are_looked_for_where_the_option_says(tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    written(tmp_path, inat(), "elsewhere/train/alpaca.jpg")
-    (item,) = items(tmp_path / "train.json", media=str(elsewhere))
-    assert item.path == elsewhere / "train/alpaca.jpg"
+def test_media_are_searched_in_the_given_folder(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    written(tmp_path, inat(), "other/train/alpaca.jpg")
+    (item,) = items(tmp_path / "train.json", media=str(other))
+    assert item.path == other / "train/alpaca.jpg"
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b'{"images": [{"id": 1}', "before byte 21"),
         (b'{"annotations": [7, {"id": 1}', "after annotations[1]"),
@@ -199,13 +199,13 @@ def test_media_are_looked_for_where_the_option_says(tmp_path: Path) -> None:
     ],
 )
 def test_unreadable_json_is_refused_with_the_position(
-    tmp_path: Path, content: bytes, said: str
+    tmp_path: Path, content: bytes, message: str
 ) -> None:
     path = tmp_path / "train.json"
     path.write_bytes(content)
     with pytest.raises(ManifestError) as refused:
         list(coco_entries(path, SourceOptions()))
-    assert said in refused.value.message
+    assert message in refused.value.message
     assert "train.json" in refused.value.message
 
 
@@ -215,10 +215,10 @@ def test_elements_beyond_all_reason_cost_only_themselves(tmp_path: Path) -> None
     nested: Any = image(7, "train/alpaca.jpg")
     nested["deep"] = json.loads("[" * 500 + "]" * 500)
     path = written(tmp_path, inat(images=[huge, many, nested]), "train/alpaca.jpg")
-    said = failures(path)
-    assert len(said) == 2
-    assert "1,048,576 characters" in said[0]
-    assert "10,000 values" in said[1]
+    messages = failures(path)
+    assert len(messages) == 2
+    assert "1,048,576 characters" in messages[0]
+    assert "10,000 values" in messages[1]
 
 
 def test_memory_does_not_hold_the_images(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_media_come_with_their_occurrences_in_any_order_of_the_tables() -> None:
     assert crow.metadata["scientificName"] == "Corvus corone"
 
 
-def test_what_a_medium_says_of_its_licence_wins_over_its_occurrence() -> None:
+def test_the_licence_of_a_medium_wins_over_that_of_its_occurrence() -> None:
     found = items(read(FIXTURE))
     crow = found["urn:fixture:occ:2"].metadata
     assert crow["license"] == "CC-BY-NC-4.0"
@@ -105,7 +105,7 @@ def test_the_formats_own_library_reads_the_same_values() -> None:
     assert compared > 50
 
 
-def test_a_source_can_be_gone_through_again() -> None:
+def test_a_source_can_be_iterated_again() -> None:
     source = read(FIXTURE)
     assert list(source) == list(source)
 
@@ -156,11 +156,11 @@ def test_occurrences_of_events_get_the_metadata_of_the_event(tmp_path: Path) -> 
         },
     )
     source = read(path)
-    said = {name: item.metadata for name, item in items(source).items()}
-    assert list(said) == ["o1", "o2", "e2"]
-    assert (said["o1"]["eventDate"], said["o1"]["locality"]) == ("2020-01-01", "a wood")
-    assert (said["o2"]["eventDate"], said["o2"]["locality"]) == ("2020-01-01", "its edge")
-    assert said["e2"]["eventDate"] == "2021"
+    metadata = {name: item.metadata for name, item in items(source).items()}
+    assert list(metadata) == ["o1", "o2", "e2"]
+    assert (metadata["o1"]["eventDate"], metadata["o1"]["locality"]) == ("2020-01-01", "a wood")
+    assert (metadata["o2"]["eventDate"], metadata["o2"]["locality"]) == ("2020-01-01", "its edge")
+    assert metadata["e2"]["eventDate"] == "2021"
     assert "no event has the id 'e3'" in failures(source)[0].message
 
 
@@ -194,7 +194,7 @@ def test_meta_xml_without_rules_means_commas_and_quotes(tmp_path: Path) -> None:
 # Where media are
 
 
-def test_media_are_found_by_the_last_part_of_their_address(tmp_path: Path) -> None:
+def test_media_are_found_by_the_file_name_in_their_address(tmp_path: Path) -> None:
     path = picture_archive(tmp_path / "a", [("1", "https://x.example.org/a/b/cow-1.webp?size=9")])
     (cow,) = items(read(path, IMAGES)).values()
     assert cow.media == "cow-1.webp"
@@ -207,11 +207,11 @@ def test_a_file_is_not_taken_for_the_media_of_two_addresses(tmp_path: Path) -> N
     assert "https://x.example.org/cow-1.webp" in failures(source)[0].message
 
 
-def test_media_that_are_nowhere_are_listed_with_both_remedies(tmp_path: Path) -> None:
+def test_missing_media_are_listed_with_both_remedies(tmp_path: Path) -> None:
     path = picture_archive(tmp_path / "a", [("1", "https://x.example.org/a/none.jpg")])
     (failure,) = failures(read(path))
     assert failure.reason == "SOURCE_NOT_FOUND"
-    for part in (
+    for words in (
         "media.txt, line 2",
         str(SAMPLE),
         "none.jpg",
@@ -219,7 +219,7 @@ def test_media_that_are_nowhere_are_listed_with_both_remedies(tmp_path: Path) ->
         "--media FOLDER",
         "--fetch https://x.example.org/",
     ):
-        assert part in failure.message
+        assert words in failure.message
 
 
 def test_addresses_are_fetched_only_where_that_was_allowed(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_row_cannot_climb_out_of_the_folder_with_the_media(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("begins", ["", "file://"])
-def test_an_absolute_path_is_looked_for_by_its_last_part_only(tmp_path: Path, begins: str) -> None:
+def test_of_an_absolute_path_only_the_file_name_is_used(tmp_path: Path, begins: str) -> None:
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(b"not for strangers")
     source = read(picture_archive(tmp_path / "a", [("1", f"{begins}{secret}")]), SourceOptions())
@@ -283,8 +283,8 @@ def test_wrong_rows_are_listed_by_file_and_line_and_the_others_are_read(tmp_path
     )
     source = read(path)
     assert list(items(source)) == ["1"]
-    said = sorted(each.message for each in failures(source))
-    for part, message in zip(
+    messages = sorted(each.message for each in failures(source))
+    for words, message in zip(
         [
             "m.txt, line 3: decimalLatitude must be between -90 and 90, not '95'",
             "m.txt, line 4: the row names no media",
@@ -295,10 +295,10 @@ def test_wrong_rows_are_listed_by_file_and_line_and_the_others_are_read(tmp_path
             "o.txt, line 5: the line is not utf-8 text",
             "o.txt, line 7: the row has 3 cells, the header 2",
         ],
-        said,
+        messages,
         strict=True,
     ):
-        assert part in message
+        assert words in message
 
 
 def test_occurrences_with_one_id_do_not_take_each_others_media(tmp_path: Path) -> None:
@@ -395,8 +395,8 @@ def test_meta_xml_names_files_inside_the_archive_only(tmp_path: Path, name: str)
 
 def test_a_table_that_is_a_link_out_of_the_archive_is_refused(tmp_path: Path) -> None:
     path = picture_archive(tmp_path / "a", [("1", "images/cow-1.webp")])
-    elsewhere = (path / "media.txt").rename(tmp_path / "elsewhere.txt")
-    (path / "media.txt").symlink_to(elsewhere)
+    outside = (path / "media.txt").rename(tmp_path / "outside.txt")
+    (path / "media.txt").symlink_to(outside)
     with pytest.raises(ManifestError, match="is a link that leaves"):
         read_source(path)
 

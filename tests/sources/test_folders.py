@@ -122,15 +122,17 @@ def test_a_name_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
 
 def test_folders_of_species_become_names(tmp_path: Path) -> None:
     folder(tmp_path, "Strix aluco/1.jpg", "Bubo bubo/x/1.wav", "unknown/1.jpg")
-    said = {e.media: dict(e.metadata) for e in read_source(tmp_path) if isinstance(e, MediaItem)}
-    assert said["Strix aluco/1.jpg"] == {
+    names_of = {
+        e.media: dict(e.metadata) for e in read_source(tmp_path) if isinstance(e, MediaItem)
+    }
+    assert names_of["Strix aluco/1.jpg"] == {
         "scientificName": "Strix aluco",
         "taxonRank": "species",
         "genus": "Strix",
         "species": "Strix aluco",
     }
-    assert said["Bubo bubo/x/1.wav"]["species"] == "Bubo bubo"
-    assert said["unknown/1.jpg"] == {}
+    assert names_of["Bubo bubo/x/1.wav"]["species"] == "Bubo bubo"
+    assert names_of["unknown/1.jpg"] == {}
 
 
 @pytest.mark.parametrize(
@@ -153,8 +155,8 @@ def test_folders_that_may_be_anything_get_no_names(folders: list[str]) -> None:
 def test_families_ranks_and_long_names_are_understood() -> None:
     [owl] = names_of_siblings(["Strix aluco"], "Strigidae").values()
     assert (owl["family"], owl["species"]) == ("Strigidae", "Strix aluco")
-    said = names_of_siblings(["Motacilla alba yarrellii", "Pica_pica", "Corvus sp."], "birds")
-    assert [names["taxonRank"] for names in said.values()] == ["subspecies", "species", "genus"]
+    names_of = names_of_siblings(["Motacilla alba yarrellii", "Pica_pica", "Corvus sp."], "birds")
+    assert [names["taxonRank"] for names in names_of.values()] == ["subspecies", "species", "genus"]
     long = "00001_Animalia_Chordata_Aves_Strigiformes_Strigidae_Strix_aluco"
     [names] = names_of_siblings([long, "Summer holidays"], "train").values()
     assert names["order"] == "Strigiformes"

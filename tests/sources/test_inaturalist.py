@@ -168,7 +168,7 @@ def test_wrong_rows_of_an_export_are_listed_and_the_others_are_read(
     assert "line 7: the row has 3 cells, the header 53" in short
 
 
-def test_an_export_without_addresses_of_media_says_which_columns_to_tick(tmp_path: Path) -> None:
+def test_an_export_without_addresses_of_media_names_the_columns_to_select(tmp_path: Path) -> None:
     path = tmp_path / "e.csv"
     path.write_text("id,observed_on,quality_grade,user_login\n1,2024-01-01,research,me\n")
     with pytest.raises(ManifestError, match="select them"):
@@ -185,7 +185,7 @@ def test_a_manifest_stays_a_manifest(tmp_path: Path) -> None:
 # The open data
 
 
-def test_photographs_that_are_here_are_joined_with_all_tables(media: Path) -> None:
+def test_local_photographs_are_joined_with_all_tables(media: Path) -> None:
     source = read(OPEN_DATA, media)
     assert source.format == "inaturalist-open-data"
     uuid = "0b4f8a3e-1d52-4a10-9c55-00000000000"
@@ -218,8 +218,8 @@ def test_photographs_that_are_here_are_joined_with_all_tables(media: Path) -> No
 
 
 def test_files_that_no_row_is_about_are_listed(media: Path) -> None:
-    said = [failure.message for failure in failures(read(OPEN_DATA, media))]
-    assert [each.rpartition(" ")[2] for each in said] == [
+    messages = [failure.message for failure in failures(read(OPEN_DATA, media))]
+    assert [each.rpartition(" ")[2] for each in messages] == [
         "'5001/original.jpg'",
         "'5002/medium.jpeg'",
         "'5003.jpg'",
@@ -266,10 +266,10 @@ def test_wrong_rows_of_the_open_data_are_listed_and_the_others_are_read(
         binary.write(b"\xff\xfe\n")
     source = read(folder, media)
     assert len(items(source)) == 2
-    said = "\n".join(failure.message for failure in failures(source))
-    assert "photos.csv, line 6: the row has 2 cells, the header 9" in said
-    assert "observations.csv, line 5: the line is not utf-8 text" in said
-    assert "photos.csv, line 7: no row of observations.csv has the uuid 'nowhere'" in said
+    messages = "\n".join(failure.message for failure in failures(source))
+    assert "photos.csv, line 6: the row has 2 cells, the header 9" in messages
+    assert "observations.csv, line 5: the line is not utf-8 text" in messages
+    assert "photos.csv, line 7: no row of observations.csv has the uuid 'nowhere'" in messages
 
 
 def test_open_data_without_media_say_how_files_are_named(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_table_that_is_cut_off_is_refused(tmp_path: Path, media: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("said", "code"),
+    ("text", "code"),
     [
         ("CC-BY-NC", "CC-BY-NC-4.0"),
         ("cc-by-nc-sa", "CC-BY-NC-SA-4.0"),
@@ -309,8 +309,8 @@ def test_a_table_that_is_cut_off_is_refused(tmp_path: Path, media: Path) -> None
         ("© somebody", "© somebody"),
     ],
 )
-def test_licences_have_one_spelling(said: str, code: str) -> None:
-    assert licence(said, version="4.0") == code
+def test_licences_have_one_spelling(text: str, code: str) -> None:
+    assert licence(text, version="4.0") == code
 
 
 def test_an_observation_without_an_id_is_reported_by_its_line(tmp_path: Path, media: Path) -> None:

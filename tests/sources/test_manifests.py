@@ -91,7 +91,7 @@ def test_a_mapping_that_does_not_fit_is_refused(columns: dict[str, str], words: 
         column_names(["a", "b"], columns)
 
 
-def test_a_manifest_without_media_says_which_column_may_be_it(tmp_path: Path) -> None:
+def test_a_manifest_without_media_suggests_columns(tmp_path: Path) -> None:
     path = manifest(tmp_path, "id,File Path,species\n1,a.jpg,x\n")
     with pytest.raises(ManifestError, match="--rename 'File Path'=media"):
         read_source(path)
