@@ -178,6 +178,12 @@ def test_rows_that_the_store_does_not_have_are_not_used(
     ("name", "arrays"),
     [
         ("rows", {"ids": np.array([np.iinfo(np.int64).max - 3])}),
+        ("rows", {"lengths": np.array([-1])}),
+        ("rows", {"first": np.array([[0]])}),
+        ("rows", {"kinds": np.zeros(3, dtype=np.int8)}),
+        ("rows", {"kinds": np.zeros(1)}),
+        (CODES, {"first_audio": np.array([1 << 62])}),
+        (CODES, {"codes_image": np.zeros(5, np.uint8)}),
         (
             CODES,
             {
@@ -187,7 +193,17 @@ def test_rows_that_the_store_does_not_have_are_not_used(
         ),
         (CODES, {"codes_image": np.zeros((ROWS, 9), np.uint8)}),
     ],
-    ids=["impossible ids", "codes of missing rows", "codes of another width"],
+    ids=[
+        "impossible ids",
+        "negative length",
+        "runs in two dimensions",
+        "kinds of other rows",
+        "kinds of another type",
+        "impossible row",
+        "codes in one dimension",
+        "codes of missing rows",
+        "codes of another width",
+    ],
 )
 def test_intact_arrays_that_do_not_fit_the_store_are_not_used(
     path: Path, name: str, arrays: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture
@@ -196,12 +212,11 @@ def test_intact_arrays_that_do_not_fit_the_store_are_not_used(
     check_built_again(path, caplog, name)
 
 
-@pytest.mark.parametrize("rows", [0, 5, 200_000])
-@pytest.mark.parametrize("dtype", ["|u1", "<i8", "<f4"])
+@pytest.mark.parametrize(("rows", "dtype"), [(0, "|u1"), (5, "<i8"), (200_000, "<f4")])
 def test_an_array_comes_back_read_only_and_is_what_numpy_reads(
     tmp_path: Path, rows: int, dtype: str
 ) -> None:
-    array = np.arange(3 * rows).reshape(rows, 3).astype(dtype)
+    array = np.arange(3 * rows).reshape((rows, 3), order="F").astype(dtype)
     description = json.loads(json.dumps(write_array(tmp_path / "a.npy", [array[:2], array[2:]])))
     again = read_array(tmp_path, description)
     assert not again.flags.writeable

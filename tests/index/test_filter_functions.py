@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from bittern.errors import FilterError
 from bittern.index import filter_functions, writer
 from bittern.index.archive import Archive
+from bittern.index.columns import DARWIN_CORE
+from bittern.index.filters import compile_where
 from tests.index.samples import OWL, ids, photo
 
 Row = dict[str, Any]
@@ -183,18 +185,21 @@ def belongs(row: Row, name: str) -> bool:
 @pytest.mark.parametrize("name", ["year", "month", "day_of_year"])
 @given(numbers=st.lists(st.sampled_from([1, 2, 5, 6, 12, 60, 138, 2023, 2024]), min_size=1))
 @settings(max_examples=15, deadline=None)
-def test_parts_of_dates_are_numbers_where_they_are_known(
+def test_parts_of_dates_are_numbers_where_they_are_known_and_else_null(
     world: Archive, name: str, numbers: list[int]
 ) -> None:
-    def truth(row: Row) -> Truth:
-        value = part(row["eventDate"], name)
-        return None if value is None else value in numbers
+    def known_and(holds: Callable[[int], bool]) -> Callable[[Row], Truth]:
+        def truth(row: Row) -> Truth:
+            value = part(row["eventDate"], name)
+            return None if value is None else holds(value)
 
-    check(world, f"{name}(eventDate) IN ({', '.join(map(str, numbers))})", truth)
+        return truth
 
-
-@pytest.mark.parametrize("name", ["year", "month", "day_of_year"])
-def test_a_part_of_a_date_that_is_not_known_is_null(world: Archive, name: str) -> None:
+    listed = ", ".join(map(str, numbers))
+    check(world, f"{name}(eventDate) IN ({listed})", known_and(lambda value: value in numbers))
+    low, high = min(numbers), max(numbers)
+    between = known_and(lambda value: low <= value <= high)
+    check(world, f"{name}(eventDate) BETWEEN {low} AND {high}", between)
     check(world, f"{name}(eventDate) IS NULL", lambda row: part(row["eventDate"], name) is None)
 
 
@@ -204,14 +209,6 @@ def test_every_day_that_there_is_can_be_read_and_no_other(year: str) -> None:
     for text in (f"{year}-{month}-{day}" for month, day in pairs):
         readable = re.fullmatch(filter_functions._DAY, text) is not None
         assert readable == (one_date(text) is not None), text
-
-
-def test_may_to_july_of_any_year_is_a_range_of_months(world: Archive) -> None:
-    def truth(row: Row) -> Truth:
-        month = part(row["eventDate"], "month")
-        return None if month is None else 5 <= month <= 7
-
-    check(world, "month(eventDate) BETWEEN 5 AND 7", truth)
 
 
 _PERIOD_ENDS = st.dates(date(2022, 12, 1), date(2025, 2, 1)).flatmap(
@@ -298,11 +295,9 @@ def test_a_taxon_is_found_at_any_rank_and_nothing_is_guessed(world: Archive, nam
     check(world, f"taxon('{quoted}')", lambda row: belongs(row, " ".join(name.split())))
 
 
-def test_a_taxon_holds_its_subspecies_and_not_its_hybrids(world: Archive) -> None:
+def test_a_taxon_holds_its_subspecies_and_not_its_hybrids() -> None:
     found = {str(row.get("scientificName")) for row in ROWS if belongs(row, "Strix aluco")}
     assert found == {"None", "Strix aluco", "Strix aluco Linnaeus, 1758", "STRIX ALUCO ALUCO"}
-    assert len(ids(world, "taxon('Strix aluco')")) == 4 * 20
-    assert len(ids(world, "taxon('Owls')")) == 0
 
 
 @pytest.mark.parametrize(
@@ -404,11 +399,9 @@ def test_conditions_with_a_name_join_others(world: Archive) -> None:
         ("month(eventDate) IN (month(eventDate))", "is not a literal"),
     ],
 )
-def test_what_a_function_cannot_take_is_refused_and_named(
-    world: Archive, where: str, part: str
-) -> None:
+def test_what_a_function_cannot_take_is_refused_and_named(where: str, part: str) -> None:
     with pytest.raises(FilterError) as caught:
-        ids(world, where)
+        compile_where(where, DARWIN_CORE)
     assert part in caught.value.message
     assert caught.value.field == "where"
 
@@ -425,8 +418,8 @@ def test_whatever_text_is_looked_for_is_only_ever_text(world: Archive, text: str
             assert no_word or not text.strip() or "\0" in text
 
 
-def test_fifty_functions_are_answered(world: Archive) -> None:
-    assert ids(world, " OR ".join(["month(eventDate) = 13"] * 50)) == []
+def test_fifty_functions_are_allowed() -> None:
+    assert compile_where(" OR ".join(["month(eventDate) = 13"] * 50), DARWIN_CORE)
 
 
 def test_columns_called_like_functions_are_columns_still(tmp_path: Any) -> None:
