@@ -111,19 +111,11 @@ class Background:
         Raises:
             CodeError: shapes disagree, or a weight is not finite.
         """
-        return cls.fitted(similarities(weights, codes))
-
-    @classmethod
-    def fitted(cls, alike: NDArray[np.floating]) -> Self:
-        """From computed similarities.
-
-        Args:
-            alike: float [q, m], of each reference query to each code of the sample.
-        """
+        alike = similarities(weights, codes)
         queries, rows = alike.shape
         if queries < FEWEST_QUERIES or rows < FEWEST_ROWS:
             return cls(queries, rows, 0.0, 0.0, 0.0)
-        top = -np.partition(-np.asarray(alike, dtype=np.float64), _TAIL, axis=1)[:, : _TAIL + 1]
+        top = -np.partition(-alike, _TAIL, axis=1)[:, : _TAIL + 1]
         excess = top[:, :_TAIL].mean(axis=1) - top[:, _TAIL]
         low, high = np.quantile(top.max(axis=1), [0.25, 0.75])
         scale = float(high - low) / (_gumbel(0.75) - _gumbel(0.25))
@@ -177,36 +169,6 @@ class Background:
             return -np.inf
         bits = len(weights)
         return float(bits / 2 - self.similarity(rate, rows) * length * np.sqrt(bits) / 2)
-
-    def chance(
-        self, weights: NDArray[np.floating], distances: NDArray[np.floating], rows: int
-    ) -> NDArray[np.float64]:
-        """The chance that an unrelated query has a hit as similar, per distance.
-
-        A hit passes at a false-alarm rate if its chance is not above it.
-
-        Args:
-            weights: float [bits] of the query.
-            distances: [k], in bits, of its hits.
-            rows: number of codes, as in `similarity`.
-
-        Returns:
-            float64 [k], 0 to 1, rising with the distance; NaN if not `usable`.
-
-        Raises:
-            CodeError: weights are not [bits], or one is not finite.
-        """
-        distances = np.asarray(distances, dtype=np.float64)
-        length = float(_lengths(_checked(np.asarray(weights)[None]))[0])
-        if not self.usable:
-            return np.full(distances.shape, np.nan)
-        if not np.isfinite(length):
-            return np.ones(distances.shape)
-        bits = len(weights)
-        alike = (bits - 2 * distances) / (length * np.sqrt(bits))
-        expected = np.exp(np.clip((self._location(rows) - alike) / self.scale, -700, 700))
-        found: NDArray[np.float64] = -np.expm1(-expected)
-        return found
 
     def _location(self, rows: int) -> float:
         return self.location + self.growth * float(np.log(max(rows, 1) / self.rows))

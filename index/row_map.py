@@ -55,11 +55,6 @@ class RowMap:
         return int(self._positions[-1])
 
     @property
-    def nbytes(self) -> int:
-        """Bytes in memory."""
-        return self.first.nbytes + self.ids.nbytes + self.lengths.nbytes
-
-    @property
     def last(self) -> int:
         """The greatest row number; -1 if there is none."""
         return int(self._end[-1]) - 1 if len(self.first) else -1
