@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: demo test lint types docs unit browser matrix soak bench bench-search bench-jobs protos clean help
 
 help:
-	@echo "make demo    set up, build the sample archive, ask it three questions"
+	@echo "make demo    set up, build the sample archive, search it three times"
 	@echo "make test    set up, then lint, types and tests; installs chromium where there is none"
 	@echo "make docs    build the documentation in site/ and check its links"
 	@echo "make matrix  all tests with three CPU capabilities and two numbers of threads; TESTS=tests/hashing for some"

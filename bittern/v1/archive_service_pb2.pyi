@@ -1152,7 +1152,7 @@ Global___ListModelsResponse: typing_extensions.TypeAlias = ListModelsResponse
 
 @typing.final
 class Model(google.protobuf.message.Message):
-    """A model that an archive can be asked through."""
+    """A model that an archive can be searched with."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -153,7 +153,7 @@ class ArchiveServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models that an archive can be asked through.
+        """Lists the models that an archive can be searched with.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,7 +52,7 @@ class ArchiveServiceStub:
     Stats: grpc.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.StatsRequest, bittern.v1.archive_service_pb2.StatsResponse]
     """Tells what an archive holds."""
     ListModels: grpc.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.ListModelsRequest, bittern.v1.archive_service_pb2.ListModelsResponse]
-    """Lists the models that an archive can be asked through."""
+    """Lists the models that an archive can be searched with."""
     Export: grpc.UnaryStreamMultiCallable[bittern.v1.archive_service_pb2.ExportRequest, bittern.v1.archive_service_pb2.ExportResponse]
     """Writes observations, or the hits of a search, as a file in chunks: joined in order they are it."""
     ListArchives: grpc.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.ListArchivesRequest, bittern.v1.archive_service_pb2.ListArchivesResponse]
@@ -88,7 +88,7 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
     Stats: grpc.aio.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.StatsRequest, bittern.v1.archive_service_pb2.StatsResponse]  # type: ignore[assignment]
     """Tells what an archive holds."""
     ListModels: grpc.aio.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.ListModelsRequest, bittern.v1.archive_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists the models that an archive can be asked through."""
+    """Lists the models that an archive can be searched with."""
     Export: grpc.aio.UnaryStreamMultiCallable[bittern.v1.archive_service_pb2.ExportRequest, bittern.v1.archive_service_pb2.ExportResponse]  # type: ignore[assignment]
     """Writes observations, or the hits of a search, as a file in chunks: joined in order they are it."""
     ListArchives: grpc.aio.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.ListArchivesRequest, bittern.v1.archive_service_pb2.ListArchivesResponse]  # type: ignore[assignment]
@@ -169,7 +169,7 @@ class ArchiveServiceServicer(metaclass=abc.ABCMeta):
         request: bittern.v1.archive_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[bittern.v1.archive_service_pb2.ListModelsResponse, collections.abc.Awaitable[bittern.v1.archive_service_pb2.ListModelsResponse]]:
-        """Lists the models that an archive can be asked through."""
+        """Lists the models that an archive can be searched with."""
 
     @abc.abstractmethod
     def Export(

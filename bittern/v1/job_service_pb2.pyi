@@ -253,7 +253,7 @@ class JobProgress(google.protobuf.message.Message):
     seconds: builtins.float
     """Seconds that it has run."""
     left_s: builtins.float
-    """Seconds that the rest will take at the rate so far; absent where that cannot be told."""
+    """Seconds that the rest will take at the rate so far; absent where it is unknown."""
     @property
     def stages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StageProgress]:
         """What each stage has done."""
@@ -534,7 +534,7 @@ Global___CancelJobRequest: typing_extensions.TypeAlias = CancelJobRequest
 
 @typing.final
 class CancelJobResponse(google.protobuf.message.Message):
-    """The job that was asked to end."""
+    """The job that is to end."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -121,7 +121,7 @@ def test_every_place_is_listed_once(
     assert run("models", "--folder", here / "nowhere").status == 1
 
 
-def test_weights_that_are_not_here_are_told(
+def test_missing_weights_are_listed(
     run: Run, here: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "few").mkdir()
@@ -169,8 +169,8 @@ def test_a_saved_model_indexes_searches_and_encodes(run: Run, here: Path) -> Non
     assert (report["model"], report["items"]["added"]) == ("heron", 7)
     shutil.rmtree(here / "models")
     (here / "call.wav").write_bytes(sound("green"))
-    asked = run("search", "birds", "--audio", "call.wav", "--target", "image", "--json")
-    answer = json.loads(asked.out)
+    done = run("search", "birds", "--audio", "call.wav", "--target", "image", "--json")
+    answer = json.loads(done.out)
     assert (answer["model"], answer["hits"][0]["id"]) == ("heron", "green.png")
     assert len(json.loads(run("search", "birds", "an owl", "--json").out)["hits"]) == 3
     assert "sound" in run("verify", "birds").out

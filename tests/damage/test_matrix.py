@@ -26,7 +26,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_damage_is_told_or_does_no_harm_and_can_be_repaired(
+def test_damage_is_reported_or_does_no_harm_and_can_be_repaired(
     template: tuple[Path, dict[str, Any]], tmp_path: Path, kind: str, harm: str
 ) -> None:
     source, expected = template

@@ -175,15 +175,15 @@ def test_a_finished_encoder_wants_no_gradients(assembled: AssembledEncoder) -> N
 
 
 def test_each_encoder_is_loaded_once(load: Load, trained: Tensors) -> None:
-    asked = []
+    loaded = []
 
     def counting(name: str) -> Encoder:
-        asked.append(name)
+        loaded.append(name)
         return load(name)
 
     assemble("heron", PLANS, trained, counting)
     begin("heron", PLANS, counting, seed=0)
-    assert sorted(asked) == ["tiny-clap", "tiny-clap", "tiny-clip", "tiny-clip"]
+    assert sorted(loaded) == ["tiny-clap", "tiny-clap", "tiny-clip", "tiny-clip"]
 
 
 def test_digests_tell_what_was_trained(load: Load, trained: Tensors) -> None:

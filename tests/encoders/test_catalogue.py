@@ -202,10 +202,10 @@ def test_reference_that_points_elsewhere_is_not_followed(
 def test_the_pinned_revision_is_downloaded_if_the_hub_is_allowed(
     tmp_path: Path, openclip_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, Any] = {}
+    request: dict[str, Any] = {}
 
     def stand_in(repository: str, **options: Any) -> str:
-        asked.update(options, repository=repository)
+        request.update(options, repository=repository)
         return str(openclip_folder)
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
@@ -213,19 +213,19 @@ def test_the_pinned_revision_is_downloaded_if_the_hub_is_allowed(
     monkeypatch.setattr("socket.getaddrinfo", lambda *_: [])
     entry = tiny.openclip_entry(revision="a" * 40, weights_file="open_clip_model.safetensors")
     load_encoder(entry, device="cpu")
-    assert (asked["repository"], asked["revision"]) == (entry.hub_id, "a" * 40)
-    assert "open_clip_model.safetensors" in asked["allow_patterns"]
-    assert not any(pattern.endswith(".bin") for pattern in asked["allow_patterns"])
+    assert (request["repository"], request["revision"]) == (entry.hub_id, "a" * 40)
+    assert "open_clip_model.safetensors" in request["allow_patterns"]
+    assert not any(pattern.endswith(".bin") for pattern in request["allow_patterns"])
 
 
 def test_the_hub_is_not_used_for_a_given_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asked(*_: Any, **__: Any) -> str:
-        raise AssertionError("the hub was asked")
+    def unexpected(*_: Any, **__: Any) -> str:
+        raise AssertionError("the hub was called")
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr("huggingface_hub.snapshot_download", asked)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unexpected)
     with pytest.raises(WeightsMissingError, match="no config"):
         load_encoder(tiny.clap_entry(), weights=tmp_path)
 
@@ -251,13 +251,13 @@ def test_hub_whose_name_does_not_resolve_is_not_tried_for_half_a_minute(
     def unknown(*_: Any) -> None:
         raise OSError(-2, "Name or service not known")
 
-    def asked(*_: Any, **__: Any) -> str:
-        raise AssertionError("the hub was asked")
+    def unexpected(*_: Any, **__: Any) -> str:
+        raise AssertionError("the hub was called")
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", asked)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unexpected)
     monkeypatch.setattr("socket.getaddrinfo", unknown)
     with pytest.raises(WeightsMissingError, match="Name or service not known"):
         load_encoder("bioclip")

@@ -87,7 +87,7 @@ def test_prototypes_are_means_over_the_views_and_items_of_a_class() -> None:
     assert targets.tolist() == [[1.0], [1.0], [0.0]]
 
 
-def test_an_item_of_two_classes_is_asked_for_the_mean_of_both_prototypes() -> None:
+def test_an_item_of_two_classes_is_compared_with_the_mean_of_both_prototypes() -> None:
     view = torch.tensor([[4.0], [-1.0], [0.0]])
     member = torch.tensor([[1, 0], [0, 1], [1, 1]])
     # Prototypes: class 0 = (4 + 0) / 2 = 2; class 1 = (-1 + 0) / 2 = -.5; their mean is .75.

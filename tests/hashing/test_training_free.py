@@ -21,7 +21,7 @@ def clusters(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bits", [8, 40, 48, 56, 256])
-def test_any_number_of_bits_can_be_asked_for(kind: Kind, bits: int) -> None:
+def test_any_number_of_bits_can_be_fitted(kind: Kind, bits: int) -> None:
     x, _ = clusters(0)
     logits = fit(kind, {"image": x}, bits).logits(x, "image")
     assert logits.shape == (400, bits)

@@ -94,7 +94,7 @@ def test_statistics_tell_of_a_snapshot(path: Path) -> None:
         ["restore", "localhost:50051", "spring"],
     ],
 )
-def test_misuse_is_told_as_such(path: Path, arguments: list[str]) -> None:
+def test_misuse_is_reported_as_such(path: Path, arguments: list[str]) -> None:
     failed = run(*(argument.format(path=path) for argument in arguments))
     assert failed.exception is not None
     assert "error" in type(failed.exception).__name__.lower() or failed.exit_code == 2

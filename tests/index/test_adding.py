@@ -182,7 +182,7 @@ def test_registering_a_model_twice_changes_nothing_but_lost_files(archive: Archi
     assert (folder / "heads" / "shared.bin").read_bytes() == b"\x00\x01"
 
 
-def test_models_that_cannot_be_told_apart_are_refused(archive: Archive) -> None:
+def test_models_that_look_the_same_are_refused(archive: Archive) -> None:
     twin = replace(OWL, digest=OWL.digest[:16] + "0" * 48)
     with pytest.raises(DigestMismatchError, match="first 16 digits"):
         archive.register_model(twin, {})

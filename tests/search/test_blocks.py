@@ -65,7 +65,7 @@ def test_blocks_hold_what_was_added_and_not_deleted_whatever_happened(history: l
 
 @given(st.sets(st.integers(0, 300)), st.sets(st.integers(0, 300)), st.sets(st.integers(0, 300)))
 @settings(max_examples=200, deadline=None)
-def test_a_selection_is_what_is_live_and_asked_for(
+def test_a_selection_is_what_is_live_and_wanted(
     present: set[int], deleted: set[int], wanted: set[int]
 ) -> None:
     rows = numbers(list(present))

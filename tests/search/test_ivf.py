@@ -133,7 +133,7 @@ def test_a_search_never_mixes_generations(blocks: CodeBlocks, built: InvertedLis
     assert [one.rows.tolist() for one in first.search(queries, 50)] == before
 
 
-def test_blocks_that_were_joined_since_are_told_apart_by_their_rows() -> None:
+def test_blocks_that_were_joined_since_differ_by_their_rows() -> None:
     start = CodeBlocks.of(np.arange(9_000), clustered(9_000))
     start = start.appended(np.arange(9_000, 9_500), clustered(500, seed=7))
     built = InvertedLists.build(start, lists=64)
@@ -264,7 +264,7 @@ def test_rows_that_were_overwritten_since_are_put_into_their_lists_anew(
     assert np.mean(again.arrays()["members"] != fresh.arrays()["members"]) < 0.001
 
 
-def test_building_ends_when_it_is_told_to(blocks: CodeBlocks) -> None:
+def test_building_ends_when_it_is_stopped(blocks: CodeBlocks) -> None:
     class EndedError(Exception):
         pass
 

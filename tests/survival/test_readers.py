@@ -56,13 +56,13 @@ def test_a_reader_whose_files_are_gone_answers_from_the_newest_state(
         with pytest.raises(ArchiveDamagedError):
             began.store.read(["id"])
 
-        asked = 0
+        calls = 0
 
         def late() -> object:
-            """The state that was the newest when the question was asked."""
-            nonlocal asked
-            asked += 1
-            return began if asked <= 2 else real()
+            """The state that was the newest when the search began."""
+            nonlocal calls
+            calls += 1
+            return began if calls <= 2 else real()
 
         for question in (
             lambda: ids(reader, "family = 'a'"),
@@ -73,15 +73,15 @@ def test_a_reader_whose_files_are_gone_answers_from_the_newest_state(
                 for hit in reader.search(code(1), model=OWL.digest, k=99, metric="hamming").hits
             ],
         ):
-            asked = 0
+            calls = 0
             reader._current = late  # type: ignore[method-assign,assignment]
             answer = question()
             reader._current = real  # type: ignore[method-assign]
             assert answer == question()
-            assert asked > 2
+            assert calls > 2
 
 
-def test_what_is_damaged_is_not_asked_for_for_ever(path: Path) -> None:
+def test_damaged_files_are_not_read_again_for_ever(path: Path) -> None:
     with Archive.open(path, write=True) as archive:
         archive.add([photo("p")], model=OWL.digest)
     with Archive.open(path) as reader:

@@ -115,7 +115,7 @@ def test_negative_classes_among_several_are_refused(tmp_path: Path) -> None:
         EmbeddingSet.open(tmp_path / "set")
 
 
-def test_missing_parts_are_told_by_name(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match=SET_FILE):
         EmbeddingSet.open(tmp_path)
     make_set(tmp_path / "set", labels="single")
@@ -145,7 +145,7 @@ def test_a_description_that_cannot_be_is_refused(tmp_path: Path, changes: dict[s
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_no_number_is_told_with_its_row(tmp_path: Path, bad: float) -> None:
+def test_a_value_that_is_no_number_is_reported_with_its_row(tmp_path: Path, bad: float) -> None:
     make_set(tmp_path / "set")
     values = np.load(tmp_path / "set" / "photo.npy")
     values[93, 2] = bad
