@@ -14,18 +14,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
-from filelock import FileLock, Timeout
-
 from bittern.errors import (
     ArchiveDamagedError,
-    ArchiveLockedError,
     BitternError,
     InvalidInputError,
     PreconditionError,
@@ -39,7 +35,7 @@ from bittern.index.checksums import (
     replace_checksums,
     stored_files,
 )
-from bittern.index.folder import ArchiveFolder, Header, Switch, write_json
+from bittern.index.folder import ArchiveFolder, Header, Switch, acquire_lock, write_json
 from bittern.index.leftovers import remove, unnamed_models
 from bittern.index.opening import newest_state
 from bittern.index.snapshots import Snapshots
@@ -50,7 +46,7 @@ from bittern.index.versions import pin_name
 _NOTE = "backup.json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Backup:
     """The result of a backup.
 
@@ -67,12 +63,12 @@ class Backup:
 
     to: str
     version: int
-    copied: int
-    linked: int
-    reused: int
-    bytes: int
-    unchecked: int
-    seconds: float
+    copied: int = 0
+    linked: int = 0
+    reused: int = 0
+    bytes: int = 0
+    unchecked: int = 0
+    seconds: float = 0.0
 
 
 def backup(
@@ -96,7 +92,12 @@ def backup(
     begun = perf_counter()
     source, target = ArchiveFolder(Path(archive)), ArchiveFolder(Path(to))
     source.check_present()
-    _check_apart(source.path, target.path)
+    one, other = source.path.resolve(), target.path.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise InvalidInputError(
+            f"a backup of {archive} cannot be made at {to}: one folder contains the other",
+            field="to",
+        )
     try:
         with _locked(target.path), _pinned(source, snapshot) as (header, version):
             done = _Copying(source, target, header, version, link).run()
@@ -105,7 +106,8 @@ def backup(
             f"{source.path} cannot be copied to {target.path} ({error}); check free space and "
             "permissions. No incomplete archive was left there"
         ) from error
-    return replace(done, seconds=round(perf_counter() - begun, 3))
+    done.seconds = round(perf_counter() - begun, 3)
+    return done
 
 
 class _Copying:
@@ -135,7 +137,7 @@ class _Copying:
         self._stored = stored_files(source.store)
         self._known = read_checksums(source.path).files
         self._checksums: dict[str, Checksum] = {}
-        self._counts = Counter[str]()
+        self._done = Backup(to=str(target.path), version=version)
 
     def run(self) -> Backup:
         if self._version not in self._stored.manifests:
@@ -152,16 +154,7 @@ class _Copying:
                 self._fill(before)
             finally:
                 lock.release()
-        return Backup(
-            to=str(self._target.path),
-            version=self._version,
-            copied=self._counts["copied"],
-            linked=self._counts["linked"],
-            reused=self._counts["reused"],
-            bytes=self._counts["bytes"],
-            unchecked=self._counts["unchecked"],
-            seconds=0.0,
-        )
+        return self._done
 
     def _create(self) -> None:
         final, building = self._target, ArchiveFolder(partial_folder(self._target.path))
@@ -250,7 +243,7 @@ class _Copying:
             found = checksum_of(to)
             if found == (recorded or checksum_of(path)):
                 self._checksums[name] = found
-                self._counts["reused"] += 1
+                self._done.reused += 1
                 return
         to.parent.mkdir(parents=True, exist_ok=True)
         temporary = to.with_name(f".{to.name}.copying")
@@ -267,9 +260,12 @@ class _Copying:
             )
         temporary.replace(to)
         temporary.unlink(missing_ok=True)  # two names of one file do not replace each other
-        self._counts["linked" if linked else "copied"] += 1
-        self._counts["bytes"] += 0 if linked else found.size
-        self._counts["unchecked"] += recorded is None
+        if linked:
+            self._done.linked += 1
+        else:
+            self._done.copied += 1
+            self._done.bytes += found.size
+        self._done.unchecked += recorded is None
 
     def _sync(self) -> None:
         """Sync the folders; the files are synced already."""
@@ -338,25 +334,12 @@ def _locked(to: Path) -> Iterator[None]:
     """Hold the lock of a backup's folder."""
     to.absolute().parent.mkdir(parents=True, exist_ok=True)
     path = partial_folder(to).with_suffix(".lock")
-    lock = FileLock(path, timeout=0, thread_local=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ArchiveLockedError(f"another backup is writing to {to}; wait for it") from None
+    lock = acquire_lock(path, f"another backup is writing to {to}; wait for it")
     try:
         yield
     finally:
         lock.release()
         path.unlink(missing_ok=True)
-
-
-def _check_apart(source: Path, to: Path) -> None:
-    one, other = source.resolve(), to.resolve()
-    if one.is_relative_to(other) or other.is_relative_to(one):
-        raise InvalidInputError(
-            f"a backup of {source} cannot be made at {to}: one folder contains the other",
-            field="to",
-        )
 
 
 def _linked(path: Path, target: Path) -> bool:

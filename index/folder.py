@@ -310,20 +310,36 @@ class ArchiveFolder:
             ArchiveLockedError: another process, or another `Archive` of this one, writes.
             PreconditionError: the folder cannot be written to.
         """
-        lock = FileLock(self.path / "lock", timeout=0, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise ArchiveLockedError(
-                f"another process is writing to the archive at {self.path}; wait until it is "
-                "done, or stop it (reading and searching work meanwhile)"
-            ) from None
-        except OSError as error:
-            raise PreconditionError(
-                f"the archive at {self.path} cannot be written to ({error}); "
-                "open it for reading, or change the folder's permissions"
-            ) from error
-        return lock
+        return acquire_lock(
+            self.path / "lock",
+            f"another process is writing to the archive at {self.path}; wait until it is done, or "
+            "stop it (reading and searching work meanwhile)",
+        )
+
+
+def acquire_lock(file: Path, busy: str, *, wait_s: float = 0.0) -> FileLock:
+    """Acquire a lock between processes.
+
+    Args:
+        file: of the lock.
+        busy: the message if another process holds it.
+        wait_s: how long to wait for it, in seconds.
+
+    Raises:
+        ArchiveLockedError: another process holds it.
+        PreconditionError: the file's folder cannot be written to.
+    """
+    lock = FileLock(file, timeout=wait_s, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ArchiveLockedError(busy) from None
+    except OSError as error:
+        raise PreconditionError(
+            f"the folder {file.parent} cannot be written to ({error}); "
+            "open the archive for reading, or change the folder's permissions"
+        ) from error
+    return lock
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

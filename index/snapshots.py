@@ -22,17 +22,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from bittern.errors import (
     ArchiveDamagedError,
-    ArchiveLockedError,
     InvalidInputError,
     NotFoundError,
     PreconditionError,
 )
 from bittern.files import check_inside, sync_folder
-from bittern.index.folder import ArchiveFolder, Header, write_json
+from bittern.index.folder import ArchiveFolder, Header, acquire_lock, write_json
 from bittern.index.models import CODE_PREFIX, ModelRecord
 from bittern.index.opening import newest_state
 from bittern.index.store import Store, StoredVersion
@@ -261,18 +258,9 @@ class Snapshots:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         check_inside(self._archive.path, self._folder)
-        lock = FileLock(self._archive.path / "snapshots.lock", thread_local=False)
-        try:
-            lock.acquire(timeout=_LOCK_WAIT_S)
-        except Timeout:
-            raise ArchiveLockedError(
-                f"another process changes the snapshots of {self._archive.path}; try again"
-            ) from None
-        except OSError as error:
-            raise PreconditionError(
-                f"the archive at {self._archive.path} cannot be written to ({error}); change the "
-                "folder's permissions"
-            ) from error
+        path = self._archive.path
+        busy = f"another process changes the snapshots of {path}; try again"
+        lock = acquire_lock(path / "snapshots.lock", busy, wait_s=_LOCK_WAIT_S)
         try:
             yield
         finally:

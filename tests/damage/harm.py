@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 Harm = Callable[[bytes, random.Random, bytes], bytes | None]
-"""From what a file holds, a source of chance, and what another file holds, to what is left of it;
-None for no file at all."""
+"""From a file's content, a random source and another file's content to the damaged content; None to
+delete the file."""
 _BLOCK = 512
 
 
@@ -51,19 +51,16 @@ HARMS: Mapping[str, Harm] = {
 
 
 def kind_of(path: Path, archive: Path) -> str:
-    """What a file is to its archive."""
-    relative = path.relative_to(archive)
-    parts = relative.parts
-    if parts[0] in ("models", "derived"):
-        return parts[0]
-    if parts[0] != "store":
-        return parts[0]
-    if len(parts) > 2 and parts[2] == "_versions":
+    """The kind of a file: the name of its folder, or of the file, or which manifest it is."""
+    names = path.relative_to(archive).parts
+    if names[0] != "store":
+        return names[0]
+    if len(names) > 2 and names[2] == "_versions":
         newest = min(path.parent.glob("*.manifest"))
         if path.suffix == ".json":
             return "version hint"
         return "newest manifest" if path == newest else "older manifest"
-    return parts[2] if len(parts) > 2 else parts[-1]
+    return names[2] if len(names) > 2 else names[-1]
 
 
 def harmed(path: Path, harm: str, seed: str) -> bool:

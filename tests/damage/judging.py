@@ -1,4 +1,4 @@
-"""Whether an archive that was damaged keeps its promises."""
+"""Whether a damaged archive keeps its promises."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.golden.make import HERON, answers, change, fill, photo
 
 
 def make(path: Path) -> dict[str, Any]:
-    """Make a small archive of all kinds of files; returns what it answers."""
+    """Make a small archive with all kinds of files; returns its answers."""
     with Archive.create(path) as archive:
         fill(archive)
     with Archive.open(path, write=True) as archive:
@@ -29,7 +29,7 @@ def as_json(value: Any) -> Any:
 
 
 def judge(path: Path, expected: dict[str, Any]) -> str:
-    """How damage shows; fails where it does not and answers are wrong.
+    """How damage shows; fails if it does not show and answers are wrong.
 
     Returns:
         ``open`` if opening fails, ``verify`` if verifying finds it, ``harmless`` if
@@ -54,8 +54,7 @@ def judge_repair(path: Path, expected: dict[str, Any]) -> str:
     """Repair: the rest must be correct, and what is lost must be reported.
 
     Returns:
-        ``whole`` where nothing was lost, ``part`` where rows were, ``refused`` where only a
-        backup helps.
+        ``whole`` if nothing was lost, ``rows lost``, or ``refused`` if only a backup helps.
     """
     dry = path.with_name("dry")
     shutil.copytree(path, dry)
@@ -71,13 +70,13 @@ def judge_repair(path: Path, expected: dict[str, Any]) -> str:
     with Archive.open(path, write=True) as archive:
         problems = [line for line in archive.verify() if "has lost its files" not in line]
         assert problems == []
-        there = {row["id"]: row for row in as_json(answers(archive))["rows"]}
+        left = {row["id"]: row for row in as_json(answers(archive))["rows"]}
         wanted = {row["id"]: row for row in expected["rows"]}
-        assert {name: wanted[name] for name in there} == there
-        lost = set(wanted) - set(there)
+        assert {name: wanted[name] for name in left} == left
+        lost = set(wanted) - set(left)
         assert done.given_up or len(lost) == done.lost_rows
-        # Ids that an older version tells may have been deleted since: named all the same.
-        assert not set(done.lost) & set(there)
+        # Ids of an older version may have been deleted since; they are listed too.
+        assert not set(done.lost) & set(left)
         found = archive.add([photo("after", HERON)], model=HERON.digest)
         assert str(found[0].status) == "added"
-    return "whole" if len(there) == len(wanted) else "part"
+    return "whole" if len(left) == len(wanted) else "rows lost"

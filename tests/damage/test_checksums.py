@@ -1,4 +1,4 @@
-"""Checksums of commits: each has them when it is acknowledged, what was killed gets them later."""
+"""A commit has checksums when it is acknowledged; one of a killed writer gets them later."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_a_changed_header_says_how_to_change_it_on_purpose(path: Path) -> None:
         assert archive.name == "mire"
 
 
-def test_a_repair_that_was_cut_off_is_gone_on_with(path: Path, tmp_path: Path) -> None:
+def test_an_interrupted_repair_is_continued_by_the_next(path: Path, tmp_path: Path) -> None:
     with Archive.open(path, write=True) as archive:
         archive.add([photo("c")], model=OWL.digest)
     newest_files(path)[-1].unlink()

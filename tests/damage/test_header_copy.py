@@ -52,7 +52,7 @@ def test_a_copy_that_is_right_is_not_written_again(path: Path) -> None:
     assert folder.header_copy.stat().st_ino == before.st_ino
 
 
-def test_row_numbers_are_not_given_out_again_after_repair_with_an_old_copy(path: Path) -> None:
+def test_row_numbers_are_not_reused_after_repair_with_an_old_copy(path: Path) -> None:
     folder = delete_behind_the_copy(path)
     folder.header_file.write_bytes(b"{}")
     done = repair(path)

@@ -204,7 +204,7 @@ def main(golden: Path) -> None:
         target = golden / f"format-{version}" / f"bittern-{__version__}.tar.gz"
         print(f"with {bittern.index.__file__}: {target}")
         if target.exists():
-            sys.exit(f"{target} is there already")
+            sys.exit(f"{target} exists already")
         target.parent.mkdir(exist_ok=True)
         with tarfile.open(target, "w:gz") as tar:
             tar.add(path, "golden", filter=_anonymous)

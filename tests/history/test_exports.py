@@ -1,4 +1,4 @@
-"""Exports are of the state that they began with, however slowly they are taken."""
+"""An export is of the state that it began with, however slowly it is read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 
 def change(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace what there is, and do what a compaction does half an hour later."""
+    """Replace most rows, and compact as if half an hour had passed."""
     archive.delete(NAMES[:30])
     archive.add([photo("new")], model=OWL.digest)
     with monkeypatch.context() as later:
@@ -56,7 +56,7 @@ def test_a_slow_export_ends_in_the_state_it_began_with(
     assert archive.verify() == []
 
 
-def test_a_version_is_let_go_when_an_export_is_given_up(archive: Archive) -> None:
+def test_a_version_is_unpinned_when_an_export_is_given_up(archive: Archive) -> None:
     stream = archive.iter_batches(batch_rows=5)
     assert list(archive._store.pins().values()) == [archive.generation]
     del stream
@@ -90,7 +90,7 @@ def test_an_export_of_an_archive_that_is_damaged_says_so(archive: Archive) -> No
         list(stream)
 
 
-def test_the_next_writer_lets_go_what_a_killed_process_kept_and_nothing_else(
+def test_the_next_writer_removes_the_pins_of_a_killed_process_and_no_others(
     archive: Archive,
 ) -> None:
     archive.close()
@@ -129,8 +129,8 @@ def test_a_backup_keeps_its_version_while_a_writer_cleans_up(
 ) -> None:
     before, real, copies = state(archive), backup_module._copied, []
 
-    def slow(path: Path, there: Path) -> None:
-        real(path, there)
+    def slow(path: Path, target: Path) -> None:
+        real(path, target)
         copies.append(path)
         if len(copies) == 1:
             change(archive, monkeypatch)

@@ -53,7 +53,7 @@ def test_a_snapshot_stays_when_old_versions_are_cleaned_up(archive: Archive) -> 
         assert state(then) == before
 
 
-def test_a_dropped_snapshot_is_gone_and_its_version_is_let_go(archive: Archive) -> None:
+def test_a_dropped_snapshot_is_gone_and_its_version_is_unpinned(archive: Archive) -> None:
     archive.take_snapshot("spring")
     archive.drop_snapshot("spring")
     assert archive.snapshots() == []
@@ -104,7 +104,7 @@ def test_restoring_brings_rows_codes_metadata_and_models_back(archive: Archive) 
     assert state(archive) == after
 
 
-def test_row_numbers_are_not_given_out_again_after_a_restore(archive: Archive) -> None:
+def test_row_numbers_are_not_reused_after_a_restore(archive: Archive) -> None:
     archive.take_snapshot("spring")
     archive.add([photo("c"), photo("d")], model=OWL.digest)
     last = archive.get("d").row
@@ -122,7 +122,7 @@ def test_restoring_the_newest_state_changes_nothing(archive: Archive) -> None:
     assert state(archive) == before
 
 
-def test_a_version_without_a_name_can_be_restored_while_it_is_there(archive: Archive) -> None:
+def test_a_version_without_a_name_can_be_restored_while_it_exists(archive: Archive) -> None:
     before, version = state(archive), archive.generation
     archive.delete(["a"])
     assert version in [info.version for info in archive.snapshots(unnamed=True)]
@@ -130,7 +130,7 @@ def test_a_version_without_a_name_can_be_restored_while_it_is_there(archive: Arc
     assert state(archive) == before
 
 
-def test_a_version_that_is_not_there_is_refused_with_those_that_are(archive: Archive) -> None:
+def test_an_unknown_version_is_refused_with_the_versions_that_exist(archive: Archive) -> None:
     with pytest.raises(NotFoundError, match="version 999"):
         archive.restore(999)
 

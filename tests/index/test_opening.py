@@ -33,7 +33,7 @@ def path(archive: Archive) -> Path:
     return archive.path
 
 
-def test_an_archive_is_there_again_after_closing(path: Path) -> None:
+def test_an_archive_can_be_opened_again(path: Path) -> None:
     with Archive.open(path) as again:
         assert ids(again) == ["a", "b"]
         assert again.model_records() == [OWL]
@@ -41,7 +41,7 @@ def test_an_archive_is_there_again_after_closing(path: Path) -> None:
         assert again.model_folder(OWL.digest).joinpath("card.json").read_bytes() == b"{}"
 
 
-def test_create_opens_an_archive_that_is_there(path: Path) -> None:
+def test_create_opens_an_existing_archive(path: Path) -> None:
     with Archive.create(path, name="other") as again:
         assert ids(again) == ["a", "b"]
         assert again.name == "marsh"
@@ -76,7 +76,7 @@ def test_an_archive_opened_for_reading_says_how_to_open_it_for_writing(path: Pat
         archive.delete(["a"])
 
 
-def test_what_an_archive_has_beside_its_store_is_no_other_file(tmp_path: Path) -> None:
+def test_the_other_folders_of_an_archive_are_no_foreign_files(tmp_path: Path) -> None:
     for name in ("jobs", "reports", "snapshots", "lost-found", "derived"):
         (tmp_path / name).mkdir()
     with Archive.create(tmp_path) as made:
@@ -90,7 +90,7 @@ def test_a_folder_with_other_files_is_not_taken(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
-def test_an_archive_whose_making_was_cut_off_can_be_made_again(path: Path) -> None:
+def test_an_archive_of_which_creation_was_interrupted_can_be_created_again(path: Path) -> None:
     fresh = path.with_name("fresh")
     Archive.create(fresh).close()
     (fresh / "archive.json").unlink()
@@ -104,81 +104,66 @@ def test_an_archive_that_lost_its_header_is_not_made_anew(path: Path) -> None:
         Archive.create(path)
 
 
-def test_a_missing_folder_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(ArchiveNotFoundError, match="bittern index"):
-        Archive.open(tmp_path / "nowhere")
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "no such folder; make one with: bittern index"),
+        ("empty", "is empty; make one with: bittern index"),
+        ("file", "it is a file"),
+        ("photos", r"holds no archive\.json"),
+    ],
+)
+def test_a_path_without_an_archive_is_not_found(tmp_path: Path, kind: str, message: str) -> None:
+    path = tmp_path / "marsh"
+    if kind == "file":
+        path.touch()
+    elif kind != "missing":
+        path.mkdir()
+    if kind == "photos":
+        (path / "holiday.jpg").touch()
+    with pytest.raises(ArchiveNotFoundError, match=message):
+        Archive.open(path)
 
 
-def test_an_empty_folder_says_how_to_make_an_archive(tmp_path: Path) -> None:
-    with pytest.raises(ArchiveNotFoundError, match=r"is empty; make one with: bittern index"):
-        Archive.open(tmp_path)
-
-
-def test_a_file_is_no_archive(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.touch()
-    with pytest.raises(ArchiveNotFoundError, match="it is a file"):
-        Archive.open(file)
+def test_no_archive_is_created_over_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(PreconditionError, match="it is a file"):
-        Archive.create(file)
+        Archive.create(tmp_path / "file")
 
 
-def test_a_folder_of_something_else_is_no_archive(tmp_path: Path) -> None:
-    (tmp_path / "holiday.jpg").touch()
-    with pytest.raises(ArchiveNotFoundError, match=r"holds no archive\.json"):
-        Archive.open(tmp_path)
+def changes_files(folder: str, change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    """Damage: the files of a folder of the store's table have another content."""
+
+    def harm(path: Path) -> None:
+        for file in (path / "store" / "observations.lance" / folder).iterdir():
+            file.write_bytes(change(file.read_bytes()))
+
+    return harm
 
 
-def lose_header(path: Path) -> None:
-    (path / "archive.json").unlink()
+def removes(name: str) -> Callable[[Path], object]:
+    """Damage: a folder or file of the archive is gone."""
+
+    def harm(path: Path) -> None:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+        else:
+            (path / name).unlink()
+
+    return harm
 
 
-def lose_store(path: Path) -> None:
-    shutil.rmtree(path / "store")
+def header_is(text: str) -> Callable[[Path], object]:
+    """Damage: `archive.json` has another content."""
+    return lambda path: (path / "archive.json").write_text(text)
 
 
-def lose_table(path: Path) -> None:
-    shutil.rmtree(path / "store" / "observations.lance")
-
-
-def lose_versions(path: Path) -> None:
-    shutil.rmtree(path / "store" / "observations.lance" / "_versions")
-
-
-def lose_data(path: Path) -> None:
-    shutil.rmtree(path / "store" / "observations.lance" / "data")
-
-
-def scramble_data(path: Path) -> None:
-    for file in (path / "store" / "observations.lance" / "data").iterdir():
-        file.write_bytes(b"not lance" * 50)
-
-
-def empty_data(path: Path) -> None:
-    for file in (path / "store" / "observations.lance" / "data").iterdir():
-        file.write_bytes(b"")
-
-
-def truncate_data(path: Path) -> None:
-    for file in (path / "store" / "observations.lance" / "data").iterdir():
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def truncate_versions(path: Path) -> None:
-    for file in (path / "store" / "observations.lance" / "_versions").iterdir():
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def scramble_header(path: Path) -> None:
-    (path / "archive.json").write_text("{")
-
-
-def strip_header(path: Path) -> None:
-    (path / "archive.json").write_text('{"format_version": 1}')
-
-
-def nest_header(path: Path) -> None:
-    (path / "archive.json").write_text("[" * 100_000)
+HARMED_DATA = [
+    removes("store/observations.lance/data"),
+    changes_files("data", lambda _: b""),
+    changes_files("data", lambda data: data[: len(data) // 2]),
+    changes_files("data", lambda _: b"not lance" * 50),
+]
 
 
 def name_a_model_without_codes(path: Path) -> None:
@@ -191,23 +176,20 @@ def name_a_model_without_codes(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "named"),
     [
-        (lose_header, "archive.json"),
-        (lose_store, "store"),
-        (lose_table, "observations"),
-        (lose_versions, "store"),
-        (lose_data, "data"),
-        (scramble_data, "store"),
-        (empty_data, "store"),
-        (truncate_data, "store"),
-        (truncate_versions, "store"),
-        (scramble_header, "archive.json"),
-        (strip_header, "archive.json"),
-        (nest_header, "archive.json"),
+        (removes("archive.json"), "archive.json"),
+        (removes("store"), "store"),
+        (removes("store/observations.lance"), "observations"),
+        (removes("store/observations.lance/_versions"), "store"),
+        *((harm, "data") for harm in HARMED_DATA),
+        (changes_files("_versions", lambda data: data[: len(data) // 2]), "store"),
+        (header_is("{"), "archive.json"),
+        (header_is('{"format_version": 1}'), "archive.json"),
+        (header_is("[" * 100_000), "archive.json"),
         (name_a_model_without_codes, BAT.digest[:16]),
     ],
 )
 def test_a_damaged_archive_says_what_is_wrong(
-    path: Path, harm: Callable[[Path], None], named: str
+    path: Path, harm: Callable[[Path], object], named: str
 ) -> None:
     harm(path)
     with pytest.raises(ArchiveDamagedError) as caught, Archive.open(path) as archive:
@@ -218,9 +200,9 @@ def test_a_damaged_archive_says_what_is_wrong(
         assert inside not in caught.value.message
 
 
-@pytest.mark.parametrize("harm", [empty_data, truncate_data, scramble_data, lose_data])
-def test_truncated_data_files_are_damage_to_every_reader(
-    path: Path, harm: Callable[[Path], None]
+@pytest.mark.parametrize("harm", HARMED_DATA)
+def test_damaged_data_files_are_damage_to_every_reader(
+    path: Path, harm: Callable[[Path], object]
 ) -> None:
     with Archive.open(path) as archive:
         harm(path)

@@ -16,11 +16,11 @@ CUT_OFF = "(a registration was interrupted)"
 
 
 def stored(archive: Archive) -> dict[str, dict[str, Any]]:
-    """Every row of the store by id, with all that is not null but the version that wrote it."""
+    """Every row of the store by id: its values that are not null, without `committed`."""
     table = archive._current().store.read()
     rows = {}
     for value in table.to_pylist():
-        assert value["id"] not in rows, f"{value['id']} is there twice"
+        assert value["id"] not in rows, f"{value['id']} occurs twice"
         value.pop("committed")
         rows[value["id"]] = {name: each for name, each in value.items() if each is not None}
     return rows
@@ -41,7 +41,7 @@ def expected(content: Content) -> dict[str, dict[str, Any]]:
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What is not as it should be, in words."""
+    """The differences, one line each."""
     lines = [f"lost {id_}" for id_ in wanted.keys() - found.keys()]
     lines += [f"not expected {id_}" for id_ in found.keys() - wanted.keys()]
     for id_ in found.keys() & wanted.keys():
@@ -53,7 +53,7 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 
 def is_held(archive: Archive, content: Content) -> list[str]:
-    """How the rows, models and kept versions differ from what should be held; empty if not."""
+    """How rows, models and pinned versions differ from the expected content; empty if not."""
     lines = differences(stored(archive), expected(content))
     models = [record.name for record in archive.model_records()]
     if models != [record_of(name).name for name in content.models]:
@@ -70,7 +70,7 @@ def is_held(archive: Archive, content: Content) -> list[str]:
 
 
 def check_answers(archive: Archive, content: Content) -> None:
-    """Check that listing, look-ups and searches say what a list of the content says."""
+    """Check that listings, look-ups and searches give the expected content."""
     rows = content.rows()
     ordered = sorted(rows, key=lambda id_: rows[id_].row)
     assert [seen.id for seen in archive.list(page_size=10_000).observations] == ordered
@@ -101,7 +101,7 @@ def _check_model(archive: Archive, content: Content, name: str, ordered: list[st
 
 
 def problems(archive: Archive, *, registering: bool) -> list[str]:
-    """What the archive's own check says, but for the traces of a registration in flight."""
+    """The problems that `verify` finds, without the traces of an interrupted registration."""
     found = archive.verify()
     return [line for line in found if not (registering and CUT_OFF in line)]
 

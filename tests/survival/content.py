@@ -98,17 +98,17 @@ class Content:
 
     def _add_item(self, operation: Operation, item: dict[str, Any]) -> str:
         used, policy = operation["model"], operation["policy"]
-        there = self.items.get(item["name"], {})
-        coded = any(used in row.codes for row in there.values())
+        before = self.items.get(item["name"], {})
+        coded = any(used in row.codes for row in before.values())
         if coded and policy != "overwrite":
             return {"error": "failed", "skip": "skipped"}[policy]
-        after = {} if coded else dict(there)
+        after = {} if coded else dict(before)
         for one, seed in zip(observations(operation, item), seeds(item), strict=True):
             id_ = one.observation.id
-            if id_ in there and not coded:
-                row = there[id_]
+            if id_ in before and not coded:
+                row = before[id_]
             else:
-                number = there[id_].row if id_ in there else self.next_row
+                number = before[id_].row if id_ in before else self.next_row
                 self.next_row = max(self.next_row, number + 1)
                 row = Row(number, said_of(one))
             row.codes[used] = seed
@@ -208,7 +208,7 @@ def _new(content: Content, chance: random.Random) -> Operation:
 
 
 def _again(content: Content, chance: random.Random) -> Operation:
-    """Items that are there, perhaps with other windows, perhaps of another model; a new one too."""
+    """Known items, perhaps with other windows, perhaps of another model; a new one too."""
     names = sorted(content.items)
     chosen = chance.sample(names, min(len(names), chance.randint(1, 5)))
     items = [_item(name, chance) for name in [*chosen, f"r{chance.randrange(10**6)}"]]

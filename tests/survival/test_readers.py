@@ -64,7 +64,7 @@ def test_a_reader_whose_files_are_gone_answers_from_the_newest_state(
             calls += 1
             return began if calls <= 2 else real()
 
-        for question in (
+        for read in (
             lambda: ids(reader, "family = 'a'"),
             lambda: reader.get("new").row,
             lambda: reader.coded(["p1", "new"], OWL.digest).keys(),
@@ -75,9 +75,9 @@ def test_a_reader_whose_files_are_gone_answers_from_the_newest_state(
         ):
             calls = 0
             reader._current = late  # type: ignore[method-assign,assignment]
-            answer = question()
+            answer = read()
             reader._current = real  # type: ignore[method-assign]
-            assert answer == question()
+            assert answer == read()
             assert calls > 2
 
 
@@ -146,18 +146,18 @@ def test_a_commit_with_the_time_stamp_of_an_earlier_one_is_seen(
             assert ids(reader) == [*before, f"p{later}"]
 
 
-def test_a_clock_that_jumps_ahead_makes_no_version_old_that_is_in_use(
+def test_a_clock_that_is_set_forward_makes_no_version_in_use_old(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Archive.open(path, write=True) as archive:
         archive.add([photo("p")], model=OWL.digest)
         folder = path / "store" / "observations.lance" / "_versions"
-        there = numbers(folder)
+        before = numbers(folder)
         day = time.time() + 86_400
         monkeypatch.setattr(time, "time", lambda: day)
         assert archive._store._old.keep_s() > 86_400
         archive._store.compact()
-        assert set(there) <= set(numbers(folder))
+        assert set(before) <= set(numbers(folder))
 
 
 def fake_versions(folder: Path, ages: list[float]) -> OldVersions:
