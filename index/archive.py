@@ -22,6 +22,7 @@ from bittern.index.checksums import NAME
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.search_engine import Nearest
 from bittern.index.folder import ArchiveFolder, Header
+from bittern.index.follower import ArchiveFollower
 from bittern.index.generation import MODALITIES, Generation
 from bittern.index.listing import batches_of, page_of
 from bittern.index.models import ModelRecord
@@ -33,7 +34,6 @@ from bittern.index.opening import (
     repeat_on_newest,
 )
 from bittern.index.snapshots import SnapshotInfo, Snapshots
-from bittern.index.state import ArchiveState
 from bittern.index.store import Store
 from bittern.index.writer import Writer
 from bittern.query import SearchOptions, check_options
@@ -69,7 +69,7 @@ class Archive:
         self._folder = folder
         self._store = store
         self._writer = writer
-        self._state = ArchiveState(
+        self._follower = ArchiveFollower(
             folder, store, writes=writer is not None, options=options, past=past
         )
 
@@ -173,11 +173,11 @@ class Archive:
 
     def close(self) -> None:
         """Release the lock; the archive cannot be used afterwards."""
-        if not self._state.close():
+        if not self._follower.close():
             return
         if self._writer:
             self._writer.close()
-        self._state.derived.renew()
+        self._follower.derived.renew()
 
     def __enter__(self) -> Self:
         return self
@@ -191,7 +191,7 @@ class Archive:
         self.close()
 
     def __repr__(self) -> str:
-        mode = "closed" if self._state.closed else "write" if self._writer else "read"
+        mode = "closed" if self._follower.closed else "write" if self._writer else "read"
         return f"Archive({str(self.path)!r}, {mode})"
 
     @property
@@ -202,7 +202,7 @@ class Archive:
     @property
     def name(self) -> str:
         """The archive's name."""
-        return self._state.header.name
+        return self._follower.header.name
 
     @property
     def generation(self) -> int:
@@ -216,7 +216,7 @@ class Archive:
         The generation is not enough: the archive may be replaced by a backup.
         """
         version = self._current().version
-        return self._state.replacements, version
+        return self._follower.replacements, version
 
     # Models
 
@@ -227,13 +227,13 @@ class Archive:
         """
         self._current()
         order = ("ready", "retired")
-        found = [record for record in self._state.header.models if record.state in order]
+        found = [record for record in self._follower.header.models if record.state in order]
         return sorted(found, key=lambda record: order.index(record.state))
 
     def registered(self) -> builtins.list[ModelRecord]:
         """All registered models, including pending ones."""
         self._current()
-        return list(self._state.header.models)
+        return list(self._follower.header.models)
 
     def model_folder(self, digest: str) -> Path:
         """Folder with the files of a registered model.
@@ -387,7 +387,7 @@ class Archive:
         matching = generation.matching(where)
         codes = generation.codes(record)
         engines = [
-            self._state.engines.engine(_codes_name(record, one), codes[one], recall)
+            self._follower.engines.engine(_codes_name(record, one), codes[one], recall)
             for one in ((modality,) if modality else MODALITIES)
             if len(codes[one])
         ]
@@ -412,7 +412,7 @@ class Archive:
         """
         record, generation = self._model(model), self._current()
         for modality, blocks in generation.codes(record).items():
-            self._state.engines.prepare(_codes_name(record, modality), blocks)
+            self._follower.engines.prepare(_codes_name(record, modality), blocks)
 
     # Counts
 
@@ -430,7 +430,7 @@ class Archive:
     def stats(self) -> ArchiveStats:
         """Counts, models, generation and columns."""
         generation = self._current()
-        header = self._state.header
+        header = self._follower.header
         return ArchiveStats(
             name=header.name,
             observations=generation.observation_counts,
@@ -447,7 +447,7 @@ class Archive:
 
     def _model_stats(self, generation: Generation, record: ModelRecord) -> ModelStats:
         engines = {
-            modality: self._state.engines.stats(_codes_name(record, modality), blocks)
+            modality: self._follower.engines.stats(_codes_name(record, modality), blocks)
             for modality, blocks in (generation.loaded(record) or {}).items()
             if len(blocks)
         }
@@ -470,7 +470,7 @@ class Archive:
         """
         from bittern.index.verify import verified
 
-        header, generation = self._state.to_verify()
+        header, generation = self._follower.to_verify()
         return verified(self._folder, header, generation, on_checked)
 
     def iter_batches(
@@ -521,7 +521,7 @@ class Archive:
         Raises:
             PreconditionError: the archive is open for reading only, or closed.
         """
-        self._state.check_open()
+        self._follower.check_open()
         if self._writer is None:
             raise PreconditionError(
                 f"the archive at {self.path} is open for reading only; "
@@ -619,14 +619,14 @@ class Archive:
         return before
 
     def _snapshots(self) -> Snapshots:
-        self._state.check_open()
+        self._follower.check_open()
         return Snapshots(self._folder, Store(self._folder.store))
 
     def _current(self) -> Generation:
-        return self._state.generation()
+        return self._follower.generation()
 
     def _model(self, digest: str) -> ModelRecord:
-        return self._state.model(digest)
+        return self._follower.model(digest)
 
 
 def _codes_name(record: ModelRecord, modality: str) -> str:

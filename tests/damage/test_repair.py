@@ -101,7 +101,7 @@ def test_nothing_behind_a_link_that_leads_out_of_an_archive_is_changed(
         archive.delete(["a"])
         archive.restore("spring")
         archive.writer.drop_retired()
-        assert not archive._state.derived.write_set("rows", {"kinds": np.zeros(3, np.int8)}, 1)
+        assert not archive._follower.derived.write_set("rows", {"kinds": np.zeros(3, np.int8)}, 1)
         (path / "snapshots").rename(path / "away")
         (path / "snapshots").symlink_to(outside / "snapshots")
         with pytest.raises(PreconditionError, match="is a symbolic link"):

@@ -49,7 +49,7 @@ def files_of(archive: Archive) -> DerivedFiles:
 def save(archive: Archive) -> None:
     """Store everything of the newest generation."""
     records = archive.model_records()
-    archive._state._files.close(None)  # waits for its own writing
+    archive._follower._files.close(None)  # waits for its own writing
     files = GenerationFiles(files_of(archive))
     generation = Generation(archive._store)
     for record in records:

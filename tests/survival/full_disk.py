@@ -97,7 +97,7 @@ def run(folder: Path, *, mounted: bool) -> Counter[str]:
             worker.content = after
         except BitternError as error:
             outcomes[f"{kind} {error.reason}"] += 1
-            if worker.archive._state.closed:
+            if worker.archive._follower.closed:
                 worker.archive = Archive.open(path, write=True)
             if is_held(worker.archive, worker.content):
                 worker.content = after

@@ -1,4 +1,4 @@
-"""The state that an open archive reads: its header, one generation, and what derives from it."""
+"""Following the newest commit of an archive: its header, one generation, and what derives from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bittern.index.store import Store
 from bittern.query import SearchOptions
 
 
-class ArchiveState:
+class ArchiveFollower:
     """Follows the newest commit of an archive, or stays at a past one. Thread-safe.
 
     Args:
