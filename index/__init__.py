@@ -1,6 +1,6 @@
 """Nearest neighbours over codes, the observation store, and the archive that joins them.
 
-    Archive        open, create, search, add          archive.py (state.py, listing.py)
+    Archive        open, create, search, add          archive.py (follower.py, listing.py)
       Writer       plan a change, then commit it        writer.py (adding.py, columns.py)
       Generation   one generation, never changed      generation.py (loading.py, row_map.py)
         CodeBlocks the codes of a model               engines/blocks.py

@@ -1,4 +1,4 @@
-"""Following the newest commit of an archive: its header, one generation, and what derives from it."""
+"""Following the newest commit of an archive: header, generation, and what derives from it."""
 
 from __future__ import annotations
 
