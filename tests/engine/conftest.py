@@ -61,20 +61,20 @@ def options(model_folder: Path) -> IndexOptions:
 
 
 @pytest.fixture
-def engine(empty: LocalArchive, media: Path, options: IndexOptions) -> LocalArchive:
+def local(empty: LocalArchive, media: Path, options: IndexOptions) -> LocalArchive:
     """An archive with three pictures and four recordings of red, green and blue."""
     index_source(empty, read_source(media).entries, options)
     return empty
 
 
 @pytest.fixture
-def remote(engine: LocalArchive) -> Iterator[ArchiveAPI]:
+def remote(local: LocalArchive) -> Iterator[ArchiveAPI]:
     """The same archive, behind a server."""
-    with client_of(engine) as client:
+    with client_of(local) as client:
         yield client
 
 
-@pytest.fixture(params=["engine", "remote"], ids=["in process", "over gRPC"])
+@pytest.fixture(params=["local", "remote"], ids=["in process", "over gRPC"])
 def archive(request: pytest.FixtureRequest) -> ArchiveAPI:
     either: ArchiveAPI = request.getfixturevalue(request.param)
     return either

@@ -104,10 +104,10 @@ def test_an_archive_answers_the_same_when_it_is_opened_again(
     saved = heron.saved(kind)
     options = IndexOptions(model=str(folder_of(saved, tmp_path)))
     with Archive.create(tmp_path / "archive") as archive:
-        engine = LocalArchive(archive)
-        report = index_source(engine, read_source(media).entries, options)
+        local = LocalArchive(archive)
+        report = index_source(local, read_source(media).entries, options)
         assert report.items[AddStatus.ADDED] == 7
-        before = [engine.answer(query) for query in queries]
+        before = [local.answer(query) for query in queries]
         kept = archive.model_folder(saved.card.digest)
         assert {file.name for file in kept.iterdir()} == set(saved.files())
         assert ADAPTER_FILE in saved.files()
@@ -124,75 +124,75 @@ def test_an_archive_answers_the_same_when_it_is_opened_again(
 
 
 @pytest.fixture(scope="module")
-def engine(
+def local(
     heron: Trained, media: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalArchive]:
     """An archive of pictures and sounds by the distilled model."""
     folder = tmp_path_factory.mktemp("heron")
     options = IndexOptions(model=str(folder_of(heron.saved(), folder)))
     with Archive.create(folder / "archive") as archive:
-        engine = LocalArchive(archive)
-        index_source(engine, read_source(media).entries, options)
-        yield engine
+        local = LocalArchive(archive)
+        index_source(local, read_source(media).entries, options)
+        yield local
 
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_sound_finds_the_picture_that_its_tower_was_taught(
-    engine: LocalArchive, colour: str
+    local: LocalArchive, colour: str
 ) -> None:
-    found = engine.search(audio=sound(colour), target="image", metric="hamming")
+    found = local.search(audio=sound(colour), target="image", metric="hamming")
     assert found.hits[0].observation.id == f"{colour}.png"
-    seen = engine.search(image=picture(colour), target="audio", metric="hamming")
+    seen = local.search(image=picture(colour), target="audio", metric="hamming")
     assert seen.hits[0].observation.media == f"sounds/{colour}.wav"
 
 
-def test_recordings_are_cut_as_the_audio_tower_wants_it(engine: LocalArchive) -> None:
-    ends = {o.media: o.end_s for o in engine.list() if o.modality == "audio"}
+def test_recordings_are_cut_as_the_audio_tower_wants_it(local: LocalArchive) -> None:
+    ends = {o.media: o.end_s for o in local.list() if o.modality == "audio"}
     assert ends["sounds/two.wav"] == 2.0  # one window of the tiny CLAP, two of the toy encoder
-    encoded = engine.encode(audio=sound("red", "green", "blue"))
+    encoded = local.encode(audio=sound("red", "green", "blue"))
     assert [(e.start_s, e.end_s) for e in encoded] == [(0.0, 2.0), (2.0, 3.0)]
 
 
-def test_a_model_names_all_encoders_behind_it(engine: LocalArchive) -> None:
-    [info] = engine.models()
+def test_a_model_names_all_encoders_behind_it(local: LocalArchive) -> None:
+    [info] = local.models()
     assert (info.encoder, info.weights, info.modalities) == (
         BOTH,
         "ready",
         ("audio", "image", "text"),
     )
-    assert engine.registry.encoders() == {CLIP, CLAP}
+    assert local.registry.encoders() == {CLIP, CLAP}
 
 
 def test_weights_that_are_missing_are_named_and_the_others_are_not(
-    engine: LocalArchive, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: LocalArchive, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / CLIP).symlink_to(weights / CLIP)
     monkeypatch.setenv("BITTERN_WEIGHTS", str(tmp_path))
-    [info] = engine.models()
+    [info] = local.models()
     assert f"the weights of '{CLAP}'" in info.weights
     assert f"the weights of '{CLIP}'" not in info.weights
-    cold = LocalArchive(engine.archive)
+    cold = LocalArchive(local.archive)
     with pytest.raises(WeightsMissingError, match=CLAP):
         cold.search(audio=sound("red"), target="image")
 
 
 def test_a_server_starts_without_the_weights_and_says_what_it_cannot_answer(
-    engine: LocalArchive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    local: LocalArchive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine.warm()
+    local.warm()
     assert caplog.messages == []
     monkeypatch.delitem(CATALOGUE, CLAP)
-    LocalArchive(engine.archive).warm()
+    LocalArchive(local.archive).warm()
     assert "heron cannot answer audio queries" in caplog.messages[0]
     assert f"no encoder '{CLAP}'" in caplog.messages[0]
 
 
 def test_codes_in_a_file_are_those_of_the_archive(
-    engine: LocalArchive, heron: Trained, media: Path, tmp_path: Path
+    local: LocalArchive, heron: Trained, media: Path, tmp_path: Path
 ) -> None:
     options = IndexOptions(model=str(folder_of(heron.saved(), tmp_path)))
     encode_source(read_source(media).entries, tmp_path / "codes.parquet", options)
-    engine.export(tmp_path / "all.parquet")
+    local.export(tmp_path / "all.parquet")
     tables = [pq.read_table(tmp_path / f"{name}.parquet") for name in ("codes", "all")]
     coded, stored = (dict(zip(*map(list, (t["id"], t["code"])), strict=True)) for t in tables)
     assert {str(k): v.as_py() for k, v in coded.items()} == {
@@ -220,16 +220,16 @@ def test_adapters_change_codes_and_leave_the_encoder_of_other_models_alone(
         licence="none",
     )
     with Archive.create(tmp_path / "archive") as archive:
-        engine = LocalArchive(archive, load_encoder=load)
+        local = LocalArchive(archive, load_encoder=load)
         for model in (bare, saved):
             model.save(tmp_path / model.card.name)
-            index_source(engine, images, IndexOptions(model=str(tmp_path / model.card.name)))
+            index_source(local, images, IndexOptions(model=str(tmp_path / model.card.name)))
         codes = {
-            name: [e.code for e in engine.encode(image=picture("red"), model=name)]
+            name: [e.code for e in local.encode(image=picture("red"), model=name)]
             for name in ("egret", "bare")
         }
         assert codes["egret"] != codes["bare"]
-        texts = [engine.encode(text="a red bird", model=name)[0] for name in codes]
+        texts = [local.encode(text="a red bird", model=name)[0] for name in codes]
         assert texts[0].code == texts[1].code  # no adapters there
     assert loads == {CLIP: 2}  # once as it is, once with adapters
 

@@ -37,8 +37,8 @@ def test_words_pictures_sounds_ids_and_codes_find(archive: ArchiveAPI) -> None:
     assert [result.metric for result in found] == ["asymmetric"] * 3 + ["hamming"] * 2
 
 
-def test_answers_are_the_same_both_ways(engine: LocalArchive, archive: ArchiveAPI) -> None:
-    here = engine.search("blue", target="audio", k=4)
+def test_answers_are_the_same_both_ways(local: LocalArchive, archive: ArchiveAPI) -> None:
+    here = local.search("blue", target="audio", k=4)
     there = archive.search("blue", target="audio", k=4)
     hidden = [replace(h, observation=replace(h.observation, media_root="")) for h in here.hits]
     seen = [replace(h, observation=replace(h.observation, media_root="")) for h in there.hits]
@@ -98,9 +98,9 @@ def test_adding_getting_listing_and_deleting(archive: ArchiveAPI) -> None:
 
 
 def test_stats_and_models_agree_with_what_was_indexed(
-    engine: LocalArchive, archive: ArchiveAPI
+    local: LocalArchive, archive: ArchiveAPI
 ) -> None:
-    engine.load_codes()
+    local.load_codes()
     stats = archive.stats()
     engines = stats.models[0].engines
     assert set(engines) == {"image", "audio"}
@@ -133,16 +133,16 @@ MISTAKES: dict[str, tuple[Call, type[BitternError], str]] = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_the_same_error_in_the_same_words_both_ways(
-    engine: LocalArchive, remote: ArchiveAPI, mistake: str
+    local: LocalArchive, remote: ArchiveAPI, mistake: str
 ) -> None:
     call, error, part = MISTAKES[mistake]
     raised = []
-    for archive in (engine, remote):
+    for archive in (local, remote):
         with pytest.raises(BitternError) as caught:
             call(archive)
         raised.append((type(caught.value), caught.value.message, caught.value.field))
     assert raised[0] == raised[1]
-    assert engine.get("red.png").id == "red.png"  # nothing was deleted
+    assert local.get("red.png").id == "red.png"  # nothing was deleted
     assert raised[0][0] is error
     assert part in raised[0][1]
 
@@ -173,20 +173,20 @@ UNSTORABLE: dict[str, dict[Any, Any]] = {
 
 @pytest.mark.parametrize("kind", UNSTORABLE)
 def test_metadata_that_no_archive_holds_fail_in_the_same_words_both_ways(
-    engine: LocalArchive, remote: ArchiveAPI, kind: str
+    local: LocalArchive, remote: ArchiveAPI, kind: str
 ) -> None:
     item = MediaItem("x", "x.png", "image", data=picture("red"), metadata=UNSTORABLE[kind])
-    [[here]], [[there]] = engine.add([item]), remote.add([item])
+    [[here]], [[there]] = local.add([item]), remote.add([item])
     assert (here.status, here.reason) == (AddStatus.FAILED, "METADATA")
     assert here == there
 
 
 @pytest.mark.parametrize("kind", UNUSABLE)
 def test_an_unusable_item_fails_alone_in_the_same_words_both_ways(
-    engine: LocalArchive, remote: ArchiveAPI, kind: str
+    local: LocalArchive, remote: ArchiveAPI, kind: str
 ) -> None:
     said = []
-    for number, archive in enumerate((engine, remote)):
+    for number, archive in enumerate((local, remote)):
         good = MediaItem(f"good-{number}", "good.png", "image", data=picture("red"))
         [results] = archive.add([UNUSABLE[kind], good])
         by_id = {result.occurrence_id: result for result in results}

@@ -28,30 +28,30 @@ FORMATS = {"csv": "out.csv", "parquet": "out.parquet", "jsonl": "out.jsonl"}
 
 
 def test_an_export_holds_the_rows_that_match(
-    archive: ArchiveAPI, engine: LocalArchive, tmp_path: Path
+    archive: ArchiveAPI, local: LocalArchive, tmp_path: Path
 ) -> None:
     for name in FORMATS.values():
         done = archive.export(tmp_path / name, where="modality = 'audio'")
         assert (done.observations, done.left_out) == (5, 0)
         assert b"two.wav" in (tmp_path / name).read_bytes()
     table = pq.read_table(tmp_path / "out.parquet")
-    code = engine.archive.code("sounds/red.wav", engine.registry.find().digest)
+    code = local.archive.code("sounds/red.wav", local.registry.find().digest)
     row = table["id"].to_pylist().index("sounds/red.wav")
     assert table["code"][row].as_py() == code.tobytes()
     assert table.schema.field("code").type == pa.binary(8)
-    assert table.schema.metadata[b"bittern.digest"].decode() == engine.registry.find().digest
+    assert table.schema.metadata[b"bittern.digest"].decode() == local.registry.find().digest
     assert b"little-endian" in table.schema.metadata[b"bittern.bit_order"]
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_both_kinds_of_archive_write_the_same_bytes(
-    engine: LocalArchive, remote: ArchiveAPI, name: str, tmp_path: Path
+    local: LocalArchive, remote: ArchiveAPI, name: str, tmp_path: Path
 ) -> None:
-    here = engine.export(tmp_path / "here", format=name)
+    here = local.export(tmp_path / "here", format=name)
     there = remote.export(tmp_path / "there", format=name)
     nearest = remote.search("red", k=3)
     remote.export(tmp_path / "hits", format=name, hits=nearest)
-    engine.export(tmp_path / "local-hits", format=name, hits=nearest)
+    local.export(tmp_path / "local-hits", format=name, hits=nearest)
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
     assert (tmp_path / "hits").read_bytes() == (tmp_path / "local-hits").read_bytes()
     assert (here.observations, here.left_out) == (there.observations, there.left_out)
@@ -94,10 +94,10 @@ def test_hits_are_written_as_they_were_found(archive: ArchiveAPI, tmp_path: Path
 
 
 def test_a_folder_has_the_media_and_can_be_indexed_again(
-    engine: LocalArchive, tmp_path: Path, options: IndexOptions
+    local: LocalArchive, tmp_path: Path, options: IndexOptions
 ) -> None:
-    assert engine.export(tmp_path / "all", format="folder").observations == 7
-    done = engine.export(f"{tmp_path}/hits/", hits=engine.search("red", k=2))
+    assert local.export(tmp_path / "all", format="folder").observations == 7
+    done = local.export(f"{tmp_path}/hits/", hits=local.search("red", k=2))
     assert (done.format, done.observations) == ("folder", 2)
     again = LocalArchive.open(tmp_path / "archive")
     assert again.archive.path.exists()

@@ -21,7 +21,7 @@ from tests.engine.toy import fill_folder, picture, sound
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalArchive]:
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalArchive]:
     folder = tmp_path_factory.mktemp("hub")
     tiny: dict[str, Encoder] = {
         "bioclip-2": load_encoder(
@@ -33,44 +33,44 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalArchive]:
     }
     media = fill_folder(folder / "media")
     with Archive.create(folder / "archive") as archive:
-        engine = LocalArchive(archive, load_encoder=tiny.__getitem__)
+        local = LocalArchive(archive, load_encoder=tiny.__getitem__)
         for name, below in (("bioclip-2", media), ("biolingual", media / "sounds")):
             entries = [e for e in read_source(below) if (name == "biolingual") == ("wav" in str(e))]
-            report = index_source(engine, entries, IndexOptions(model=name, bits=64))
+            report = index_source(local, entries, IndexOptions(model=name, bits=64))
             assert report.items[AddStatus.FAILED] == 0
-        yield engine
+        yield local
 
 
-def test_each_query_is_answered_by_the_model_that_has_both_towers(engine: LocalArchive) -> None:
-    images = engine.search(text="an owl", target="image")
-    sounds = engine.search(text="an owl", target="audio")
+def test_each_query_is_answered_by_the_model_that_has_both_towers(local: LocalArchive) -> None:
+    images = local.search(text="an owl", target="image")
+    sounds = local.search(text="an owl", target="audio")
     assert (images.model, len(images.hits)) == ("bioclip-2-64", 3)
     assert (sounds.model, len(sounds.hits)) == ("biolingual-64", 4)
 
 
-def test_a_picture_and_a_sound_find_themselves(engine: LocalArchive) -> None:
-    seen = engine.search(image=picture("green", jitter=1), target="image", metric="hamming")
-    heard = engine.search(audio=sound("blue"), target="audio", metric="hamming")
+def test_a_picture_and_a_sound_find_themselves(local: LocalArchive) -> None:
+    seen = local.search(image=picture("green", jitter=1), target="image", metric="hamming")
+    heard = local.search(audio=sound("blue"), target="audio", metric="hamming")
     assert seen.hits[0].observation.id == "green.png"
     assert heard.hits[0].observation.id == "blue.wav"
     assert seen.hits[0].distance == heard.hits[0].distance == 0
 
 
-def test_a_query_between_models_says_that_no_model_has_both_towers(engine: LocalArchive) -> None:
+def test_a_query_between_models_says_that_no_model_has_both_towers(local: LocalArchive) -> None:
     with pytest.raises(UnsupportedModalityError, match="audio and image"):
-        engine.search(audio=sound("red"), target="image")
+        local.search(audio=sound("red"), target="image")
 
 
 def test_a_recording_shorter_than_the_window_of_the_model_is_one_observation(
-    engine: LocalArchive,
+    local: LocalArchive,
 ) -> None:
-    windows = [o for o in engine.list() if o.media == "two.wav"]
+    windows = [o for o in local.list() if o.media == "two.wav"]
     assert [(o.id, o.start_s, o.end_s) for o in windows] == [("two.wav", 0.0, 2.0)]
 
 
 def test_the_archive_keeps_its_models_when_it_is_opened_again(
-    engine: LocalArchive, tmp_path: Path
+    local: LocalArchive, tmp_path: Path
 ) -> None:
-    with Archive.open(engine.archive.path) as again:
+    with Archive.open(local.archive.path) as again:
         assert [r.name for r in again.model_records()] == ["bioclip-2-64", "biolingual-64"]
         assert again.verify() == []

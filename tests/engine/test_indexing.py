@@ -67,23 +67,23 @@ def test_rows_may_share_an_occurrence_if_their_media_differ(
 
 
 def test_indexing_again_decodes_nothing_and_adds_what_is_new(
-    engine: LocalArchive, encoder: ToyEncoder, media: Path, options: IndexOptions
+    local: LocalArchive, encoder: ToyEncoder, media: Path, options: IndexOptions
 ) -> None:
     (media / "late.png").write_bytes(picture("blue"))
     encoder.batches.clear()
-    report = index_source(engine, read_source(media).entries, options)
+    report = index_source(local, read_source(media).entries, options)
     assert (report.items[AddStatus.SKIPPED], report.items[AddStatus.ADDED]) == (7, 1)
     assert encoder.batches == [(Modality.IMAGE, 1)]
 
 
 def test_a_file_of_the_same_name_below_another_folder_is_not_lost_in_silence(
-    engine: LocalArchive, tmp_path: Path, options: IndexOptions
+    local: LocalArchive, tmp_path: Path, options: IndexOptions
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "red.png").write_bytes(picture("blue"))
     (other / "new.png").write_bytes(picture("blue"))
-    report = index_source(engine, read_source(other).entries, options)
+    report = index_source(local, read_source(other).entries, options)
     assert report.items[AddStatus.ADDED] == 1
     [failure] = report.failures
     assert (failure.occurrence_id, failure.reason) == ("red.png", "DUPLICATE_OBSERVATION")
@@ -132,9 +132,9 @@ def test_a_source_indexes_to_the_same_rows_in_the_same_order(
 ) -> None:
     def rows(name: str) -> list[tuple[str, bytes]]:
         with Archive.create(tmp_path / name) as archive:
-            engine = LocalArchive(archive, load_encoder=lambda _: ToyEncoder())
-            index_source(engine, read_source(media).entries, options)
-            digest = engine.registry.find().digest
+            local = LocalArchive(archive, load_encoder=lambda _: ToyEncoder())
+            index_source(local, read_source(media).entries, options)
+            digest = local.registry.find().digest
             return [
                 (o.id, archive.code(o.id, digest).tobytes()) for o in archive.list().observations
             ]

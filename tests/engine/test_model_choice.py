@@ -20,27 +20,27 @@ from tests.engine.toy import ToyEncoder, picture
 
 @pytest.mark.parametrize("drop_old", [False, True])
 def test_without_a_model_new_media_are_coded_by_the_one_that_is_searched(
-    engine: LocalArchive, media: Path, tmp_path: Path, encoder: ToyEncoder, drop_old: bool
+    local: LocalArchive, media: Path, tmp_path: Path, encoder: ToyEncoder, drop_old: bool
 ) -> None:
     toy_model(encoder, bits=32).save(tmp_path / "toy32")
     spec = JobSpec("reencode", "archive", model=str(tmp_path / "toy32"), drop_old=drop_old)
-    reencode(spec, local=engine)
+    reencode(spec, local=local)
     (media / "new.png").write_bytes(picture("blue"))
-    report = index_source(engine, read_source(media).entries, IndexOptions())
+    report = index_source(local, read_source(media).entries, IndexOptions())
     assert (report.model, report.items[AddStatus.ADDED]) == ("toy-32", 1)
     assert report.warnings == []
-    found = engine.search(text="blue", target="image", k=2)
+    found = local.search(text="blue", target="image", k=2)
     assert {hit.observation.id for hit in found.hits} == {"blue.png", "new.png"}
 
 
 def test_a_model_that_was_replaced_is_refused_with_the_one_that_is_searched(
-    engine: LocalArchive, media: Path, tmp_path: Path, encoder: ToyEncoder, options: IndexOptions
+    local: LocalArchive, media: Path, tmp_path: Path, encoder: ToyEncoder, options: IndexOptions
 ) -> None:
     toy_model(encoder, bits=32).save(tmp_path / "toy32")
-    reencode(JobSpec("reencode", "archive", model=str(tmp_path / "toy32")), local=engine)
+    reencode(JobSpec("reencode", "archive", model=str(tmp_path / "toy32")), local=local)
     for named in (options, IndexOptions(model="toy-64")):
         with pytest.raises(PreconditionError, match=r"searches use toy-32.*bittern reencode"):
-            index_source(engine, read_source(media).entries, named)
+            index_source(local, read_source(media).entries, named)
 
 
 def test_without_a_model_the_one_that_takes_the_media_is_chosen(
@@ -61,10 +61,10 @@ def test_without_a_model_the_one_that_takes_the_media_is_chosen(
 
 
 def test_a_second_model_for_the_same_media_is_warned_of(
-    engine: LocalArchive, media: Path, tmp_path: Path, encoder: ToyEncoder
+    local: LocalArchive, media: Path, tmp_path: Path, encoder: ToyEncoder
 ) -> None:
     toy_model(encoder, bits=32).save(tmp_path / "toy32")
     second = IndexOptions(model=str(tmp_path / "toy32"))
-    [warning] = index_source(engine, read_source(media).entries, second).warnings
+    [warning] = index_source(local, read_source(media).entries, second).warnings
     assert "--model toy-32" in warning
-    assert index_source(engine, read_source(media).entries, second).warnings == []
+    assert index_source(local, read_source(media).entries, second).warnings == []

@@ -53,14 +53,14 @@ def wordy() -> WordyEncoder:
 
 
 @pytest.fixture
-def engine(tmp_path: Path, wordy: WordyEncoder) -> Iterator[LocalArchive]:
+def local(tmp_path: Path, wordy: WordyEncoder) -> Iterator[LocalArchive]:
     """An archive of forty pictures, red ones and green ones."""
     with Archive.create(tmp_path / "pictures") as archive:
-        engine = LocalArchive(archive, load_encoder=lambda name: wordy)
-        engine.registry.register(toy_model(wordy))
+        local = LocalArchive(archive, load_encoder=lambda name: wordy)
+        local.registry.register(toy_model(wordy))
         for colour in ("red", "green"):
-            assert all(engine.add(pictures(colour, PICTURES // 2)))
-        yield engine
+            assert all(local.add(pictures(colour, PICTURES // 2)))
+        yield local
 
 
 def colours(hits: list[str]) -> set[str]:
@@ -116,40 +116,40 @@ def test_the_smaller_of_relevance_and_within_holds(archive: ArchiveAPI) -> None:
 
 
 @pytest.mark.parametrize("metric", ["asymmetric", "hamming"])
-def test_relevance_is_judged_by_the_metric_of_the_search(engine: LocalArchive, metric: str) -> None:
+def test_relevance_is_judged_by_the_metric_of_the_search(local: LocalArchive, metric: str) -> None:
     query = Query(text="green", k=PICTURES, metric=metric, relevance="usual")  # type: ignore[arg-type]
-    result = engine.answer(query)
+    result = local.answer(query)
     assert colours([hit.observation.media for hit in result.hits]) == {"green"}
 
 
-def test_a_stored_observation_is_relevant_to_itself(engine: LocalArchive) -> None:
-    result = engine.search(id="red-3", relevance="strict", k=PICTURES)
+def test_a_stored_observation_is_relevant_to_itself(local: LocalArchive) -> None:
+    result = local.search(id="red-3", relevance="strict", k=PICTURES)
     assert "red-3" in {hit.observation.id for hit in result.hits}
     assert result.cutoff is not None
 
 
 def test_among_few_observations_everything_is_shown_and_there_is_no_cutoff(
-    engine: LocalArchive,
+    local: LocalArchive,
 ) -> None:
-    engine.delete([f"green-{i}" for i in range(PICTURES // 2)])
-    result = engine.search(text="blue", k=5, relevance="strict")
+    local.delete([f"green-{i}" for i in range(PICTURES // 2)])
+    result = local.search(text="blue", k=5, relevance="strict")
     assert (len(result.hits), result.cutoff, result.nearest) == (5, None, None)
 
 
-def test_the_reference_texts_are_coded_once(engine: LocalArchive, wordy: WordyEncoder) -> None:
+def test_the_reference_texts_are_coded_once(local: LocalArchive, wordy: WordyEncoder) -> None:
     wordy.batches.clear()
-    engine.search(text="red", relevance="usual")
-    list(engine.add(pictures("blue", 3)))
+    local.search(text="red", relevance="usual")
+    list(local.add(pictures("blue", 3)))
     for metric in ("asymmetric", "hamming"):
-        engine.search(text="red", relevance="usual", metric=metric)
+        local.search(text="red", relevance="usual", metric=metric)
     coded = sum(size for modality, size in wordy.batches if modality == Modality.TEXT)
     assert coded == len(REFERENCE_TEXTS) + 3
 
 
-def test_what_has_been_added_becomes_relevant(engine: LocalArchive) -> None:
-    assert engine.search(text="blue", relevance="usual").hits == []
-    list(engine.add(pictures("blue", 3)))
-    found = engine.search(text="blue", relevance="usual").hits
+def test_what_has_been_added_becomes_relevant(local: LocalArchive) -> None:
+    assert local.search(text="blue", relevance="usual").hits == []
+    list(local.add(pictures("blue", 3)))
+    found = local.search(text="blue", relevance="usual").hits
     assert colours([hit.observation.media for hit in found]) == {"blue"}
 
 
@@ -164,34 +164,34 @@ def test_a_model_that_takes_no_words_cannot_judge_relevance(tmp_path: Path) -> N
         licence="CC0-1.0",
     )
     with Archive.create(tmp_path / "silent") as archive:
-        engine = LocalArchive(archive, load_encoder=lambda name: encoder)
-        engine.registry.register(silent)
-        list(engine.add(pictures("red", 3)))
+        local = LocalArchive(archive, load_encoder=lambda name: encoder)
+        local.registry.register(silent)
+        list(local.add(pictures("red", 3)))
         with pytest.raises(UnsupportedModalityError, match="takes no words") as caught:
-            engine.search(image=picture("red"), relevance="usual")
+            local.search(image=picture("red"), relevance="usual")
     assert caught.value.field == "relevance"
 
 
 def test_a_deadline_stops_finding_out_what_is_relevant_and_asking_again_gets_further(
-    engine: LocalArchive, wordy: WordyEncoder
+    local: LocalArchive, wordy: WordyEncoder
 ) -> None:
     query = Query(text="red", relevance="usual")
     wordy.batches.clear()
     left = iter([9.0] * 4)
     with pytest.raises(DeadlineExceededError, match="calibrating relevance"):
-        engine.answer(query, Deadline(lambda: next(left, 0.0)))
-    assert colours([hit.observation.media for hit in engine.answer(query).hits]) == {"red"}
+        local.answer(query, Deadline(lambda: next(left, 0.0)))
+    assert colours([hit.observation.media for hit in local.answer(query).hits]) == {"red"}
     coded = sum(size for modality, size in wordy.batches if modality == Modality.TEXT)
     assert coded == len(REFERENCE_TEXTS) + 2
 
 
 @pytest.fixture(params=["in process", "over gRPC"])
 def approximate(
-    request: pytest.FixtureRequest, engine: LocalArchive, wordy: WordyEncoder
+    request: pytest.FixtureRequest, local: LocalArchive, wordy: WordyEncoder
 ) -> Iterator[ArchiveAPI]:
     """The same archive, opened by somebody who wants half of the nearest from an index."""
     options = SearchOptions(engine="ivf", recall=0.5)
-    with Archive.open(engine.archive.path, search=options) as opened:
+    with Archive.open(local.archive.path, search=options) as opened:
         opened.build_index(opened.model_records()[0].digest)
         again = LocalArchive(opened, load_encoder=lambda name: wordy)
         if request.param == "in process":
@@ -202,13 +202,13 @@ def approximate(
 
 
 def test_what_is_relevant_is_looked_for_exactly_whatever_recall_is_wanted(
-    approximate: ArchiveAPI, engine: LocalArchive
+    approximate: ArchiveAPI, local: LocalArchive
 ) -> None:
     assert approximate.search("red", k=3).engine == "ivf", "nothing is tested without an index"
     for recall in (None, 0.5):
         for words in ("red", "blue"):
             found = approximate.search(words, k=PICTURES, relevance="usual", recall=recall)
-            exactly = engine.search(text=words, k=PICTURES, relevance="usual")
+            exactly = local.search(text=words, k=PICTURES, relevance="usual")
             assert (found.engine, found.exact) == ("flat", True)
             assert [h.observation.id for h in found.hits] == [
                 h.observation.id for h in exactly.hits

@@ -1,7 +1,7 @@
 from tests.engine.conftest import (  # noqa: F401 - fixtures
     empty,
     encoder,
-    engine,
+    local,
     media,
     model_folder,
     options,

@@ -30,18 +30,18 @@ from tests.history.states import state
 
 
 @pytest.fixture
-def spec(engine: LocalArchive, tmp_path: Path, encoder: ToyEncoder) -> JobSpec:
+def spec(local: LocalArchive, tmp_path: Path, encoder: ToyEncoder) -> JobSpec:
     """From 64 bits to 32."""
     toy_model(encoder, bits=32).save(tmp_path / "toy32")
-    return JobSpec("reencode", str(engine.archive.path), model=str(tmp_path / "toy32"))
+    return JobSpec("reencode", str(local.archive.path), model=str(tmp_path / "toy32"))
 
 
-def states(engine: LocalArchive) -> list[tuple[str, str]]:
-    return [(record.name, record.state) for record in engine.archive.registered()]
+def states(local: LocalArchive) -> list[tuple[str, str]]:
+    return [(record.name, record.state) for record in local.archive.registered()]
 
 
-def best(engine: LocalArchive, **options: object) -> tuple[str, str]:
-    found = engine.search(text="blue", target="image", k=1, **options)  # type: ignore[arg-type]
+def best(local: LocalArchive, **options: object) -> tuple[str, str]:
+    found = local.search(text="blue", target="image", k=1, **options)  # type: ignore[arg-type]
     return found.model, found.hits[0].observation.id
 
 
@@ -56,82 +56,82 @@ def stopped_after(commits: int) -> Callable[[], bool]:
 
 
 def test_everything_is_coded_anew_and_the_new_model_answers(
-    engine: LocalArchive, spec: JobSpec
+    local: LocalArchive, spec: JobSpec
 ) -> None:
-    before = [(o.row, o.id, o.metadata) for o in engine.list()]
-    report = reencode(spec, local=engine)
+    before = [(o.row, o.id, o.metadata) for o in local.list()]
+    report = reencode(spec, local=local)
     assert report.state == "done"
     assert report.items[AddStatus.ADDED] == report.total == 7
-    assert states(engine) == [("toy-32", "ready"), ("toy-64", "retired")]
-    assert best(engine) == ("toy-32", "blue.png")
-    assert best(engine, model="toy-64") == ("toy-64", "blue.png")
-    assert [(o.row, o.id, o.metadata) for o in engine.list()] == before
-    assert engine.archive.verify() == []
+    assert states(local) == [("toy-32", "ready"), ("toy-64", "retired")]
+    assert best(local) == ("toy-32", "blue.png")
+    assert best(local, model="toy-64") == ("toy-64", "blue.png")
+    assert [(o.row, o.id, o.metadata) for o in local.list()] == before
+    assert local.archive.verify() == []
 
 
 def test_codes_are_those_of_an_archive_made_with_the_new_model(
-    engine: LocalArchive, spec: JobSpec, media: Path, tmp_path: Path, encoder: ToyEncoder
+    local: LocalArchive, spec: JobSpec, media: Path, tmp_path: Path, encoder: ToyEncoder
 ) -> None:
-    reencode(spec, local=engine)
+    reencode(spec, local=local)
     with Archive.create(tmp_path / "fresh") as made:
         fresh = LocalArchive(made, load_encoder=lambda name: encoder)
         index_source(fresh, read_source(media).entries, IndexOptions(model=spec.model))
         digest = fresh.registry.find().digest
         for seen in fresh.list():
-            assert np.array_equal(made.code(seen.id, digest), engine.archive.code(seen.id, digest))
+            assert np.array_equal(made.code(seen.id, digest), local.archive.code(seen.id, digest))
 
 
 def test_searches_go_on_with_the_old_model_until_the_switch(
-    engine: LocalArchive, spec: JobSpec
+    local: LocalArchive, spec: JobSpec
 ) -> None:
     seen = []
 
     def look(report: JobReport) -> None:
-        if report.commits and states(engine)[0][1] == "ready":
-            seen.append((best(engine), [m.name for m in engine.archive.stats().models]))
+        if report.commits and states(local)[0][1] == "ready":
+            seen.append((best(local), [m.name for m in local.archive.stats().models]))
 
-    reencode(replace(spec, commit_items=2), engine, JobControl(look))
+    reencode(replace(spec, commit_items=2), local, JobControl(look))
     assert (("toy-64", "blue.png"), ["toy-64"]) in seen
 
 
 def test_a_job_that_was_stopped_goes_on_with_what_is_missing(
-    engine: LocalArchive, spec: JobSpec, encoder: ToyEncoder
+    local: LocalArchive, spec: JobSpec, encoder: ToyEncoder
 ) -> None:
     small = replace(spec, commit_items=1)
-    stopped = reencode(small, engine, JobControl(cancelled=stopped_after(4)))
+    stopped = reencode(small, local, JobControl(cancelled=stopped_after(4)))
     assert stopped.state == "stopped"
-    assert states(engine) == [("toy-64", "ready"), ("toy-32", "pending")]
-    assert best(engine)[0] == "toy-64"
-    done = reencode(small, local=engine)
+    assert states(local) == [("toy-64", "ready"), ("toy-32", "pending")]
+    assert best(local)[0] == "toy-64"
+    done = reencode(small, local=local)
     assert done.state == "done"
     assert stopped.done + done.done == 7
-    again = reencode(small, local=engine)
+    again = reencode(small, local=local)
     assert (again.state, again.done) == ("done", 0)
     assert "already" in again.warnings[0]
 
 
 def test_media_that_are_gone_or_changed_keep_the_old_model(
-    engine: LocalArchive, spec: JobSpec, media: Path
+    local: LocalArchive, spec: JobSpec, media: Path
 ) -> None:
     (media / "red.png").unlink()
     (media / "green.png").write_bytes(picture("blue"))
-    report = reencode(spec, local=engine)
+    report = reencode(spec, local=local)
     assert report.state == "failed"
     assert report.error.startswith("2 media")
     reasons = {failure.occurrence_id: failure.reason for failure in report.failures}
     assert reasons == {"red.png": "SOURCE_NOT_FOUND", "green.png": "MEDIA_CHANGED"}
-    assert best(engine)[0] == "toy-64"
-    allowed = reencode(replace(spec, allow_missing=True), local=engine)
+    assert best(local)[0] == "toy-64"
+    allowed = reencode(replace(spec, allow_missing=True), local=local)
     assert allowed.state == "done"
-    assert best(engine)[0] == "toy-32"
+    assert best(local)[0] == "toy-32"
 
 
 def test_media_that_were_moved_are_found_where_they_are_now(
-    engine: LocalArchive, spec: JobSpec, media: Path, tmp_path: Path
+    local: LocalArchive, spec: JobSpec, media: Path, tmp_path: Path
 ) -> None:
     media.rename(tmp_path / "moved")
     moved = replace(spec.reading, media=str(tmp_path / "moved"))
-    assert reencode(replace(spec, reading=moved), local=engine).state == "done"
+    assert reencode(replace(spec, reading=moved), local=local).state == "done"
 
 
 def test_stored_embeddings_spare_the_media(
@@ -155,17 +155,17 @@ def test_stored_embeddings_spare_the_media(
 
 
 def test_the_old_model_is_dropped_with_its_codes_and_files(
-    engine: LocalArchive, spec: JobSpec
+    local: LocalArchive, spec: JobSpec
 ) -> None:
-    old = engine.registry.find()
-    report = reencode(replace(spec, drop_old=True), local=engine)
+    old = local.registry.find()
+    report = reencode(replace(spec, drop_old=True), local=local)
     assert report.state == "done"
-    assert states(engine) == [("toy-32", "ready")]
-    assert not (engine.archive.path / "models" / old.digest).exists()
-    assert not [name for name in engine.archive._store.columns if old.digest[:16] in name]
+    assert states(local) == [("toy-32", "ready")]
+    assert not (local.archive.path / "models" / old.digest).exists()
+    assert not [name for name in local.archive._store.columns if old.digest[:16] in name]
     with pytest.raises(ModelNotFoundError):
-        engine.registry.find("toy-64")
-    assert engine.archive.verify() == []
+        local.registry.find("toy-64")
+    assert local.archive.verify() == []
 
 
 def saved(tmp_path: Path, encoder: ToyEncoder, bits: int) -> str:
@@ -174,44 +174,42 @@ def saved(tmp_path: Path, encoder: ToyEncoder, bits: int) -> str:
 
 
 def test_only_the_model_that_is_replaced_is_dropped_and_named_with_its_rows(
-    engine: LocalArchive, spec: JobSpec, media: Path, tmp_path: Path, encoder: ToyEncoder
+    local: LocalArchive, spec: JobSpec, media: Path, tmp_path: Path, encoder: ToyEncoder
 ) -> None:
     second = IndexOptions(model=saved(tmp_path, encoder, 128))
-    index_source(engine, read_source(media).entries, second)
-    reencode(replace(spec, model=saved(tmp_path, encoder, 16)), local=engine)
-    assert states(engine) == [("toy-16", "ready"), ("toy-64", "retired"), ("toy-128", "ready")]
+    index_source(local, read_source(media).entries, second)
+    reencode(replace(spec, model=saved(tmp_path, encoder, 16)), local=local)
+    assert states(local) == [("toy-16", "ready"), ("toy-64", "retired"), ("toy-128", "ready")]
     notes: list[str] = []
     drop = replace(spec, drop_old=True)
-    reencode(drop, engine, JobControl(lambda report: notes.extend(report.notes[len(notes) :])))
+    reencode(drop, local, JobControl(lambda report: notes.extend(report.notes[len(notes) :])))
     left = [("toy-32", "ready"), ("toy-64", "retired"), ("toy-128", "ready")]
-    assert states(engine) == left
-    rows = sum(engine.stats().observations.values())
+    assert states(local) == left
+    rows = sum(local.stats().observations.values())
     assert notes == [
         f"to be dropped with its codes, once toy-32 has coded all: toy-16 ({rows} rows)",
         f"dropped with its codes: toy-16 ({rows} rows)",
     ]
-    assert reencode(drop, local=engine).notes == []
-    assert states(engine) == left
+    assert reencode(drop, local=local).notes == []
+    assert states(local) == left
 
 
-def test_what_a_model_has_replaced_can_be_dropped_later(
-    engine: LocalArchive, spec: JobSpec
-) -> None:
-    reencode(spec, local=engine)
-    reencode(replace(spec, drop_old=True), local=engine)
-    assert states(engine) == [("toy-32", "ready")]
+def test_what_a_model_has_replaced_can_be_dropped_later(local: LocalArchive, spec: JobSpec) -> None:
+    reencode(spec, local=local)
+    reencode(replace(spec, drop_old=True), local=local)
+    assert states(local) == [("toy-32", "ready")]
 
 
 def test_a_snapshot_keeps_the_model_that_was_dropped_and_brings_it_back(
-    engine: LocalArchive, spec: JobSpec
+    local: LocalArchive, spec: JobSpec
 ) -> None:
-    engine.archive.take_snapshot("before")
-    reencode(replace(spec, drop_old=True), local=engine)
-    with Archive.open(engine.archive.path, snapshot="before") as then:
+    local.archive.take_snapshot("before")
+    reencode(replace(spec, drop_old=True), local=local)
+    with Archive.open(local.archive.path, snapshot="before") as then:
         assert [record.name for record in then.model_records()] == ["toy-64"]
-    engine.archive.restore("before")
-    assert states(engine) == [("toy-64", "ready")]
-    assert best(engine) == ("toy-64", "blue.png")
+    local.archive.restore("before")
+    assert states(local) == [("toy-64", "ready")]
+    assert best(local) == ("toy-64", "blue.png")
 
 
 class OtherWindows(ToyEncoder):
@@ -221,16 +219,16 @@ class OtherWindows(ToyEncoder):
 
 
 def test_windows_that_only_the_old_model_had_go_with_it(
-    engine: LocalArchive, tmp_path: Path
+    local: LocalArchive, tmp_path: Path
 ) -> None:
     halves = OtherWindows(name="halves", salt="h")
     saved = toy_model(halves, bits=32)
     saved.save(tmp_path / "halves")
-    with Archive.open(engine.archive.path) as reader:
+    with Archive.open(local.archive.path) as reader:
         windows = len(reader.rows("modality = 'audio'"))
-    engine.close()
-    spec = JobSpec("reencode", str(engine.archive.path), model=str(tmp_path / "halves"))
-    with Archive.open(engine.archive.path, write=True) as archive:
+    local.close()
+    spec = JobSpec("reencode", str(local.archive.path), model=str(tmp_path / "halves"))
+    with Archive.open(local.archive.path, write=True) as archive:
         other = LocalArchive(archive, load_encoder=lambda name: halves)
         assert reencode(spec, local=other).state == "done"
         both = len(archive.rows("modality = 'audio'"))
@@ -242,42 +240,42 @@ def test_windows_that_only_the_old_model_had_go_with_it(
 
 
 def test_readers_notice_the_switch_without_being_opened_again(
-    engine: LocalArchive, spec: JobSpec, encoder: ToyEncoder
+    local: LocalArchive, spec: JobSpec, encoder: ToyEncoder
 ) -> None:
-    with Archive.open(engine.archive.path) as opened:
+    with Archive.open(local.archive.path) as opened:
         served = LocalArchive(opened, load_encoder=lambda name: encoder)
         assert best(served)[0] == "toy-64"
-        reencode(replace(spec, drop_old=True), local=engine)
+        reencode(replace(spec, drop_old=True), local=local)
         assert best(served) == ("toy-32", "blue.png")
 
 
 def test_earlier_versions_refuse_an_archive_only_while_a_model_is_pending(
-    engine: LocalArchive, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+    local: LocalArchive, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reencode(replace(spec, commit_items=1), engine, JobControl(cancelled=stopped_after(3)))
+    reencode(replace(spec, commit_items=1), local, JobControl(cancelled=stopped_after(3)))
     with monkeypatch.context() as earlier:
         earlier.setattr(folder, "FORMAT_VERSION", 1)
         with pytest.raises(ArchiveVersionError):
-            Archive.open(engine.archive.path)
-    reencode(spec, local=engine)
+            Archive.open(local.archive.path)
+    reencode(spec, local=local)
     monkeypatch.setattr(folder, "FORMAT_VERSION", 1)
-    with Archive.open(engine.archive.path) as opened:
+    with Archive.open(local.archive.path) as opened:
         assert len(opened.model_records()) == 2
 
 
 def test_a_pending_model_is_not_indexed_with(
-    engine: LocalArchive, spec: JobSpec, media: Path
+    local: LocalArchive, spec: JobSpec, media: Path
 ) -> None:
-    reencode(replace(spec, commit_items=1), engine, JobControl(cancelled=stopped_after(3)))
+    reencode(replace(spec, commit_items=1), local, JobControl(cancelled=stopped_after(3)))
     with pytest.raises(PreconditionError, match="bittern reencode"):
-        index_source(engine, read_source(media).entries, IndexOptions(model=spec.model))
+        index_source(local, read_source(media).entries, IndexOptions(model=spec.model))
 
 
 def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_command(
-    engine: LocalArchive, spec: JobSpec, monkeypatch: pytest.MonkeyPatch, encoder: ToyEncoder
+    local: LocalArchive, spec: JobSpec, monkeypatch: pytest.MonkeyPatch, encoder: ToyEncoder
 ) -> None:
-    path = engine.archive.path
-    engine.close()
+    path = local.archive.path
+    local.close()
     spec = replace(spec, drop_old=True)
     for last in range(60):
         with monkeypatch.context() as patched:
@@ -316,13 +314,13 @@ def left_of(path: Path, digest: str) -> list[str]:
 
 
 def test_giving_up_removes_the_model_and_what_it_has_coded(
-    engine: LocalArchive,
+    local: LocalArchive,
     spec: JobSpec,
 ) -> None:
-    before, path = state(engine.archive), engine.archive.path
-    reencode(replace(spec, commit_items=1), engine, JobControl(cancelled=stopped_after(3)))
-    [digest] = [one.digest for one in engine.archive.registered() if one.state == "pending"]
-    engine.close()
+    before, path = state(local.archive), local.archive.path
+    reencode(replace(spec, commit_items=1), local, JobControl(cancelled=stopped_after(3)))
+    [digest] = [one.digest for one in local.archive.registered() if one.state == "pending"]
+    local.close()
     assert json.loads((path / "archive.json").read_text())["format_version"] == 2
     arguments = ["reencode", str(path), "--model", spec.model, "--give-up", "--json"]
     printed = CliRunner().invoke(app, arguments)
@@ -336,21 +334,21 @@ def test_giving_up_removes_the_model_and_what_it_has_coded(
     assert isinstance(again.exception, ModelNotFoundError)
 
 
-def test_a_model_that_is_in_use_is_not_given_up(engine: LocalArchive) -> None:
+def test_a_model_that_is_in_use_is_not_given_up(local: LocalArchive) -> None:
     with pytest.raises(ModelNotFoundError, match="pending models: none"):
-        give_up(engine.archive, "toy-64")
+        give_up(local.archive, "toy-64")
     with pytest.raises(PreconditionError, match="ready, not pending"):
-        engine.archive.writer.give_up(engine.registry.find().digest)
-    assert states(engine) == [("toy-64", "ready")]
+        local.archive.writer.give_up(local.registry.find().digest)
+    assert states(local) == [("toy-64", "ready")]
 
 
 def test_windows_that_only_the_given_up_model_had_go_with_it(
-    engine: LocalArchive, tmp_path: Path, media: Path
+    local: LocalArchive, tmp_path: Path, media: Path
 ) -> None:
     halves = OtherWindows(name="halves", salt="h")
     toy_model(halves, bits=32).save(tmp_path / "halves")
-    before, path = state(engine.archive), engine.archive.path
-    engine.close()
+    before, path = state(local.archive), local.archive.path
+    local.close()
     job = JobSpec("reencode", str(path), model=str(tmp_path / "halves"), commit_items=1)
     with Archive.open(path, write=True) as archive:
         other = LocalArchive(archive, load_encoder=lambda name: halves)
@@ -364,15 +362,15 @@ def test_windows_that_only_the_given_up_model_had_go_with_it(
 
 
 def test_a_kill_during_giving_up_is_repaired_by_the_same_command(
-    engine: LocalArchive,
+    local: LocalArchive,
     spec: JobSpec,
     monkeypatch: pytest.MonkeyPatch,
     encoder: ToyEncoder,
 ) -> None:
-    reencode(replace(spec, commit_items=1), engine, JobControl(cancelled=stopped_after(3)))
-    [digest] = [one.digest for one in engine.archive.registered() if one.state == "pending"]
-    before, path = state(engine.archive), engine.archive.path
-    engine.close()
+    reencode(replace(spec, commit_items=1), local, JobControl(cancelled=stopped_after(3)))
+    [digest] = [one.digest for one in local.archive.registered() if one.state == "pending"]
+    before, path = state(local.archive), local.archive.path
+    local.close()
     for last in range(60):
         with monkeypatch.context() as patched:
             killer = Killer(patched, last)
