@@ -170,9 +170,9 @@ def test_plans_that_come_to_the_same_bytes_are_tried_once(
         tried.extend(plans)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bittern.hashing.training.hybrid.choose_plan", choose)
+    monkeypatch.setattr("bittern.hashing.training.plan_choice.choose_plan", choose)
     plans = tuple(HybridPlan(1.0, share) for share in (0.0, 0.1, 0.5, 0.55))
-    monkeypatch.setattr("bittern.hashing.training.hybrid.PLANS", plans)
+    monkeypatch.setattr("bittern.hashing.training.plan_choice.PLANS", plans)
     with pytest.raises(KeyboardInterrupt):
         LABELLED["hybrid"].fit(training, 16, 0)
     assert [plan.learned_share for plan in tried] == [0.0, 0.5]
