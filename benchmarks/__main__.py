@@ -1,4 +1,4 @@
-"""`python -m bittern.benchmarks [PART ...] [--json FILE]`: speed, measured; see `PARTS`."""
+"""`python -m bittern.benchmarks [BENCHMARK ...] [--json FILE]`: speed, measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bittern.benchmarks import machine
 from bittern.benchmarks.speed.harness import SAMPLE, Options, Report, show, to_json
 from bittern.errors import BitternError, CodeError
 
-PARTS = {
+BENCHMARKS = {
     "encode": "bittern.benchmarks.speed.jobs.encode",
     "search": "bittern.benchmarks.speed.search.run",
     "service": "bittern.benchmarks.speed.service",
@@ -25,24 +25,24 @@ PARTS = {
 }
 """Modules with a function ``run(options) -> Report``, loaded when they are needed."""
 USUAL = ("encode", "search", "service")
-"""Run when no part is named; `search` then measures less."""
+"""Run when no benchmark is named; `search` then measures less."""
 USUAL_SEARCH = {"tables": ("exact", "filters"), "rows": 1_000_000, "rounds": 5}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the parts that are named, one after the other; the usual ones if none is."""
+    """Run the benchmarks that are named, one after the other; the usual ones if none is."""
     given = vars(_parser().parse_args(arguments))
-    parts, file = given.pop("part"), given.pop("json")
+    names, file = given.pop("benchmark"), given.pop("json")
     written: dict[str, Any] = {}
     try:
-        for part in parts or USUAL:
+        for name in names or USUAL:
             load = machine.load_average()
-            usual = USUAL_SEARCH if part == "search" and not parts else {}
-            changed = {name: value for name, value in given.items() if value}
-            report = _measured(part, Options(**{**usual, **changed}))
+            usual = USUAL_SEARCH if name == "search" and not names else {}
+            changed = {option: value for option, value in given.items() if value}
+            report = _measured(name, Options(**{**usual, **changed}))
             measured_on = machine.describe(load)
             show(report, machine.lines(measured_on))
-            written[part] = {
+            written[name] = {
                 "machine": measured_on,
                 "size": report.size,
                 "values": report.values,
@@ -56,12 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _measured(part: str, options: Options) -> Report:
-    if part in ("encode", "service"):
+def _measured(name: str, options: Options) -> Report:
+    if name in ("encode", "service"):
         from bittern.cli.output import licence_notice
 
         licence_notice(options.encoder)
-    report: Report = import_module(PARTS[part]).run(options)
+    report: Report = import_module(BENCHMARKS[name]).run(options)
     return report
 
 
@@ -72,10 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Example: python -m bittern.benchmarks search --rows 2000000 --json search.json",
     )
     parser.add_argument(
-        "part",
+        "benchmark",
         nargs="*",
-        type=_part,
-        help=f"{', '.join(PARTS)}; by default {', '.join(USUAL)}",
+        type=_benchmark,
+        help=f"{', '.join(BENCHMARKS)}; by default {', '.join(USUAL)}",
     )
     parser.add_argument(
         "--manifest",
@@ -96,9 +96,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _part(text: str) -> str:
-    if text not in PARTS:
-        raise argparse.ArgumentTypeError(f"unknown part {text!r}; known parts: {', '.join(PARTS)}")
+def _benchmark(text: str) -> str:
+    if text not in BENCHMARKS:
+        raise argparse.ArgumentTypeError(
+            f"unknown benchmark {text!r}; known: {', '.join(BENCHMARKS)}"
+        )
     return text
 
 

@@ -94,7 +94,7 @@ def lines_of(measured: Sequence[Measured], measures: Sequence[str], seed: int) -
 
 
 def groups_of(tasks: Iterable[Task]) -> list[str]:
-    """``all``, and the named parts of the queries."""
+    """``all``, and the named groups of the queries."""
     named = dict.fromkeys(name for task in tasks for name in task.groups)
     return [ALL, *named]
 
@@ -106,7 +106,7 @@ def chosen(task: Task, group: str) -> NDArray[np.bool_]:
 
 
 def clusters_of(task: Task, group: str) -> dict[str, int]:
-    """The queries of a group by id, and what they are a part of: their class, or themselves."""
+    """The queries of a group by id, and their cluster: their class, or themselves."""
     classes = task.queries.classes
     return {
         task.queries.ids[i]: int(classes[i]) if classes[i] >= 0 else -1 - i

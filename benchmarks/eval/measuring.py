@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +33,7 @@ SHOWN = 20
 
 
 class NotFittedError(Exception):
-    """A system that cannot be fitted on a training part; its reason is among the results."""
+    """A system that cannot be fitted on a training set; its reason is among the results."""
 
 
 DEEP = 1_000
@@ -63,7 +63,7 @@ def measured_cell(
     """Fit, rank and measure, draw after draw.
 
     Raises:
-        NotFittedError: the system cannot be fitted on this training part.
+        NotFittedError: the system cannot be fitted on this training set.
         BitternError: an embedding cannot be used.
     """
     rows = job.vectors.rows
@@ -82,21 +82,14 @@ def measured_cell(
             kept = ranking if variant not in drawn else _without_hits(ranking)
             drawn.setdefault(variant, []).append((kept, values))
         advance()
-    per_item = len(rows) / max(len(np.unique(rows.owners)), 1)
     variants = {}
     for variant, found in drawn.items():
         defined = _defined([values for _, values in found], measures)
         if defined:
-            first = found[0][0]
-            again = 4.0 * rows.dim if variant.rerank else 0.0
-            variants[variant] = Ranked(
-                values=defined,
-                hits=first.hits.astype(np.int32),
-                distances=first.distances[:, :SHOWN].astype(np.float64),
-                rows=first.rows[:, :SHOWN].astype(np.int64),
-                search_ms=None if variant.rerank else times[variant.metric],
-                bytes_per_item=per_item * (bytes_per_row + again),
-            )
+            time = None if variant.rerank else times[variant.metric]
+            stored = bytes_per_row + (4.0 * rows.dim if variant.rerank else 0.0)
+            per_item = stored * _rows_per_item(rows)
+            variants[variant] = _first_ranked(found[0][0], defined, time, per_item)
     if not variants:
         raise NotFittedError(f"none of {', '.join(measures)} is defined for its distances")
     about = {
@@ -111,6 +104,27 @@ def measured_cell(
         "cpu": machine.cpu_model(),
     }
     return Cell(about, variants)
+
+
+def _rows_per_item(rows: EmbeddedRows) -> float:
+    return len(rows) / max(len(np.unique(rows.owners)), 1)
+
+
+def _first_ranked(
+    first: Ranking,
+    values: Mapping[str, NDArray[np.float64]],
+    search_ms: float | None,
+    bytes_per_item: float,
+) -> Ranked:
+    """Values of all draws with the hits of the first."""
+    return Ranked(
+        values=values,
+        hits=first.hits.astype(np.int32),
+        distances=first.distances[:, :SHOWN].astype(np.float64),
+        rows=first.rows[:, :SHOWN].astype(np.int64),
+        search_ms=search_ms,
+        bytes_per_item=bytes_per_item,
+    )
 
 
 def _fitted(job: Job, system: System, bits: int | None, seed: int) -> Fitted:

@@ -239,7 +239,7 @@ def _summary(repeats: Sequence[Done], request: EvalRequest) -> TaskSummary:
 
 
 def _group(repeats: Sequence[Done], group: str, depth: int | None) -> GroupSummary | None:
-    """A part of the queries over all random splits."""
+    """A group of the queries over all random splits."""
     main = _cut(repeats[0].measures[0], depth)
     queries: dict[str, int] = {}
     counts, chances = [], []

@@ -36,11 +36,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """One system on one part of the queries of one task.
+    """One system on one group of the queries of one task.
 
     Attributes:
         task: name of the task.
-        group: ``all``, or a named part of the queries (``seen``, ``novel``).
+        group: ``all``, or a named group of the queries (``seen``, ``novel``).
         model: whose embeddings, or codes.
         system: e.g. ``Hashing-Baseline``.
         metric: ``cosine``, ``symmetric`` or ``asymmetric``.
@@ -72,9 +72,9 @@ class Row:
     @property
     def label(self) -> str:
         """Short name: ``ITQ 256 asymmetric``."""
-        parts = [self.system, str(self.bits) if self.bits else "", self.metric]
+        words = [self.system, str(self.bits) if self.bits else "", self.metric]
         again = f"top {self.rerank} by cosine" if self.rerank else ""
-        return " ".join(part for part in (*parts, again) if part)
+        return " ".join(word for word in (*words, again) if word)
 
     @property
     def name(self) -> str:
@@ -175,7 +175,7 @@ class ShownQuery:
 
 @dataclass(frozen=True)
 class GroupSummary:
-    """A part of a task's queries.
+    """A group of a task's queries.
 
     Attributes:
         name: ``all``, or as the suite calls it.

@@ -89,18 +89,24 @@ def clustered(rows: int, bits: int, queries: int = QUERIES, seed: int = SEED) ->
     """Random codes: 100 or more of each species, and at most 10,000 species."""
     count = max(SPECIES_PER_GENUS, min(MOST_SPECIES, rows // ROWS_PER_SPECIES))
     rng = np.random.default_rng([seed, bits])
-    genera = rng.integers(0, 256, (count // SPECIES_PER_GENUS, bits // 8), dtype=np.uint8)
-    species = genera[rng.integers(0, len(genera), count)]
-    species ^= flips(rng, count, bits, SPECIES_APART)
+    species = drawn_species(rng, count, bits)
     logits = soft(rng, species[rng.integers(0, count, queries)])
     codes = np.empty((rows, bits // 8), dtype=np.uint8)
     for number, start in enumerate(range(0, rows, _CHUNK)):
-        part = codes[start : start + _CHUNK]
+        block = codes[start : start + _CHUNK]
         chunk = np.random.default_rng([seed, bits, number])
         drawn = species[chunk.integers(0, count, _CHUNK)]
         drawn ^= flips(chunk, _CHUNK, bits, NOISE)
-        part[:] = drawn[: len(part)]
+        block[:] = drawn[: len(block)]
     return Collection("clustered", codes, logits)
+
+
+def drawn_species(rng: np.random.Generator, count: int, bits: int) -> NDArray[np.uint8]:
+    """Random codes of species, close to those of their genus: uint8 [count, bits/8]."""
+    genera = rng.integers(0, 256, (count // SPECIES_PER_GENUS, bits // 8), dtype=np.uint8)
+    species = genera[rng.integers(0, len(genera), count)]
+    species ^= flips(rng, count, bits, SPECIES_APART)
+    return species
 
 
 def real(rows: int, bits: int = 256, queries: int = QUERIES, seed: int = SEED) -> Collection:
@@ -130,9 +136,9 @@ def repeated(codes: NDArray[np.uint8], rows: int, rng: np.random.Generator) -> N
     found = np.empty((rows, codes.shape[1]), dtype=np.uint8)
     found[: len(codes)] = codes[:rows]
     for start in range(len(codes), rows, _CHUNK):
-        part = found[start : start + _CHUNK]
-        part[:] = codes[rng.integers(0, len(codes), len(part))]
-        part ^= flips(rng, len(part), codes.shape[1] * 8, REPEATED_NOISE)
+        block = found[start : start + _CHUNK]
+        block[:] = codes[rng.integers(0, len(codes), len(block))]
+        block ^= flips(rng, len(block), codes.shape[1] * 8, REPEATED_NOISE)
     return found
 
 

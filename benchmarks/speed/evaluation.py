@@ -17,7 +17,7 @@ from bittern.benchmarks.eval.measures import Tie, measure
 from bittern.benchmarks.eval.ranking import Limits, Searched, Settings, rank
 from bittern.benchmarks.eval.systems.base import Metric
 from bittern.benchmarks.eval.tasks import Relevance
-from bittern.benchmarks.speed.codes import SPECIES_APART, SPECIES_PER_GENUS, flips, soft
+from bittern.benchmarks.speed.codes import SPECIES_PER_GENUS, drawn_species, flips, soft
 from bittern.benchmarks.speed.harness import (
     Cell,
     Options,
@@ -86,9 +86,7 @@ class Species:
         """A hundred codes of each species, and queries for them."""
         rng = np.random.default_rng([seed, size.bits])
         count = max(SPECIES_PER_GENUS, size.rows // _ROWS_PER_SPECIES)
-        genera = rng.integers(0, 256, (count // SPECIES_PER_GENUS, size.bits // 8), dtype=np.uint8)
-        species = genera[rng.integers(0, len(genera), count)]
-        species ^= flips(rng, count, size.bits, SPECIES_APART)
+        species = drawn_species(rng, count, size.bits)
         of_rows = rng.integers(0, count, size.rows).astype(np.int32)
         codes = species[of_rows]
         codes ^= flips(rng, size.rows, size.bits, _NOISE)

@@ -45,13 +45,13 @@ Contestants = Mapping[str, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the command line; each part uses those that apply to it.
+    """Options of the command line; each benchmark uses those that apply to it.
 
     Attributes:
         manifest: CSV with a media column, of ``encode`` and ``service``.
         encoder: of the catalogue, likewise.
-        rows: codes or items; None for the part's own sizes.
-        rounds: timed turns of each contestant; None for the part's own number.
+        rows: codes or items; None for the benchmark's own sizes.
+        rounds: timed turns of each contestant; None for the benchmark's own number.
         bits: code lengths of ``search`` and ``gpu``.
         tables: which tables of ``search`` and ``jobs``; empty for all of them.
         quick: a small run to check that everything works.
@@ -213,14 +213,14 @@ class Report:
     """One benchmark's results.
 
     Attributes:
-        part: its name on the command line.
+        name: on the command line.
         size: the size of the problem, in a sentence.
         tables: to print.
         values: for the JSON file: per measured table, what `add` was given.
         targets: ratios with a target, each with its collection.
     """
 
-    part: str
+    name: str
     size: str
     tables: list[Table] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
@@ -282,7 +282,7 @@ def to_json(value: object) -> Any:
 def show(report: Report, machine_lines: Sequence[str]) -> None:
     """Print a report."""
     out.print()
-    out.rule(Text(report.part, style="bold"), align="left")
+    out.rule(Text(report.name, style="bold"), align="left")
     for line in (*machine_lines, report.size):
         out.print(Text(line, style="dim"), soft_wrap=True)
     for table in report.tables:

@@ -34,12 +34,12 @@ def test_a_table_that_does_not_exist_is_named_with_those_that_do(
     assert "unknown table 'speed'; known tables: exact" in capsys.readouterr().err
 
 
-def test_a_part_that_does_not_exist_is_named_with_those_that_do(
+def test_a_benchmark_that_does_not_exist_is_named_with_those_that_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["speed"])
-    assert "unknown part 'speed'; known parts: encode" in capsys.readouterr().err
+    assert "unknown benchmark 'speed'; known: encode" in capsys.readouterr().err
 
 
 def test_a_manifest_that_is_missing_is_named(

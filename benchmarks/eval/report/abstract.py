@@ -11,7 +11,7 @@ from bittern.benchmarks.eval.report.wording import by_task_and_group
 from bittern.benchmarks.eval.results import Results, Row, Score
 
 WANTED_BITS = (64, 256)
-MOST_LENGTHS, MOST_SYSTEMS, MOST_PARTS = 4, 12, 60
+MOST_LENGTHS, MOST_SYSTEMS, MOST_BLOCKS = 4, 12, 60
 FLOATS = ("float32", "aligned float32")
 """The second is the fair comparison for codes behind an alignment."""
 ASIDE = ("float16", "int8", "centred float32", "random projection", "Faiss PQ")
@@ -48,8 +48,8 @@ class Abstract:
     Attributes:
         lengths: bits of its columns.
         blocks: its blocks of rows.
-        measures: main measures of its parts.
-        cut: how many parts, and systems of a part, are left out.
+        measures: main measures of its blocks.
+        cut: how many blocks, and systems of a block, are left out.
     """
 
     lengths: Sequence[int]
@@ -63,7 +63,7 @@ def abstract(results: Results) -> Abstract:
     kept = [row for row in results.rows if _is_kept(row)]
     lengths = _lengths(kept)
     found = list(_blocks(results, kept, lengths))
-    drawn = found[:MOST_PARTS]
+    drawn = found[:MOST_BLOCKS]
     return Abstract(
         lengths,
         [replace(block, systems=block.systems[:MOST_SYSTEMS]) for block in drawn],
@@ -76,7 +76,7 @@ def abstract(results: Results) -> Abstract:
 
 
 def by_model(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows of one part by their model."""
+    """Rows of one group by their model."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row.model, []).append(row)

@@ -123,7 +123,7 @@ class FittedSystem(ABC):
 
 
 class System(ABC):
-    """Something that is fitted on a training part, at a code length, with a seed.
+    """Something that is fitted on a training set, at a code length, with a seed.
 
     Attributes:
         name: as it is printed.
@@ -210,7 +210,7 @@ def checked(embeddings: NDArray[np.floating], dim: int, what: str) -> NDArray[np
 
 
 def checked_training(training: Training) -> Training:
-    """The same training part, with every row finite and both sides of one length.
+    """The same training set, with every row finite and both sides of one length.
 
     Raises:
         CodeError: see `checked`; also where a side has no row at all.

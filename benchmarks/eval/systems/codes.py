@@ -66,7 +66,7 @@ class TrainingFree(System):
         """Fit the hasher.
 
         Raises:
-            CodeError: the training part is empty, or not finite.
+            CodeError: the training set is empty, or not finite.
             InvalidInputError: no such code length.
         """
         length = self.length(training.items.shape[1], bits)

@@ -1,4 +1,4 @@
-"""Faiss' product quantizers at equal bytes: one byte per part of the vector.
+"""Faiss' product quantizers at equal bytes: one byte per subvector.
 
 - ``Faiss PQ``: Jégou, Douze & Schmid, PAMI 2011.
 - ``Faiss OPQ, 5 rounds``: behind a learned rotation (Ge, He, Ke & Sun, CVPR 2013). Faiss' own
@@ -125,7 +125,7 @@ class ProductQuantizer(System):
         """Train on the items of `training`.
 
         Raises:
-            CodeError: the training part is not finite.
+            CodeError: the training set is not finite.
             InvalidInputError: fewer than 256 items, or a length that does not fit.
         """
         length = self.length(training.items.shape[1], bits)
@@ -241,7 +241,7 @@ class FittedQuantizer(FittedSystem):
         return turned
 
     def _coded(self, turned: Matrix) -> NDArray[np.uint8]:
-        """Of rows in that space, the nearest centroids: uint8 [n, parts]."""
+        """Of rows in that space, the nearest centroids: uint8 [n, subvectors]."""
         subvectors, _, width = self._centroids.shape
         out = np.empty((len(turned), subvectors), dtype=np.uint8)
         rows = whole(turned)

@@ -34,7 +34,7 @@ LABELLED: dict[str, System] = {
     "aligned": TrainedHere("aligned", "aligned"),
     "hybrid": TrainedHere("hybrid", "hybrid"),
 }
-"""Those that are trained on a labelled part."""
+"""Those that are trained on labelled items."""
 
 LEARNED = "learned"
 """All saved models that were named."""
@@ -48,7 +48,7 @@ def systems_for(
     """Systems by name, each once, in the order in which they are listed here.
 
     Args:
-        names: of `NAMES`; empty for all that this training part and these models allow.
+        names: of `NAMES`; empty for all that this training set and these models allow.
         training_has_labels: whether training items have classes with texts.
         saved: models whose hashers are compared too.
 

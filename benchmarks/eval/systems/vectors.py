@@ -55,7 +55,7 @@ class FloatVectors(System):
         """Fit it; nothing is drawn, so `seed` decides nothing.
 
         Raises:
-            CodeError: the training part is empty, or not finite.
+            CodeError: the training set is empty, or not finite.
         """
         del bits, seed
         items = checked_training(training).items
