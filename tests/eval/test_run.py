@@ -232,7 +232,7 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_read(tmp_path: P
         (replace(good, measures=("mAP",)), "mAP"),
         (replace(good, rerank=-1), "--rerank must be 0 or more, not -1"),
         (replace(good, bits=(13,)), "13"),
-        (replace(good, suite="imagenet"), "there is no suite 'imagenet'"),
+        (replace(good, suite="imagenet"), "unknown suite 'imagenet'"),
         (replace(good, protocol=Protocol(novel_share=1.0)), "--novel-share must be above 0"),
         (replace(good, protocol=Protocol(repeats=0)), "--repeats must be 1 or more"),
     ):
