@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +12,19 @@ from bittern.benchmarks.eval.results import Results
 from bittern.benchmarks.eval.run import evaluate
 from bittern.benchmarks.eval.tasks import Protocol
 from bittern.errors import LayoutError
-from tests.eval.miniatures import inat24, inatsounds, inquire, soundscapes, ssw60
+from tests.eval.conftest import Miniatures
 from tests.eval.toy_runs import Quiet, request, towers
 
-Build = Callable[[Path], Path]
-SUITES: dict[str, tuple[Build, list[str]]] = {
-    "inquire": (inquire.build, ["text→image", "text→image, rerank 100"]),
-    "inat24": (inat24.build, ["text→image"]),
-    "inatsounds": (inatsounds.build, ["text→audio"]),
-    "ssw60": (ssw60.build, ["audio→image", "text→audio", "text→image", "image→audio"]),
-    "soundscapes": (soundscapes.build, ["text→audio, windows", "text→audio, recordings"]),
+TASKS = {
+    "inquire": ["text→image", "text→image, rerank 100"],
+    "inat24": ["text→image"],
+    "inatsounds": ["text→audio"],
+    "ssw60": ["audio→image", "text→audio", "text→image", "image→audio"],
+    "soundscapes": ["text→audio, windows", "text→audio, recordings"],
 }
 
 
-def a_run(tmp_path: Path, suite: str, protocol: Protocol | None = None) -> Results:
-    data = tmp_path / suite
-    if not data.exists():
-        SUITES[suite][0](data)
+def a_run(tmp_path: Path, suite: str, data: Path, protocol: Protocol | None = None) -> Results:
     wanted = request(
         tmp_path,
         suite=suite,
@@ -43,15 +38,15 @@ def a_run(tmp_path: Path, suite: str, protocol: Protocol | None = None) -> Resul
     return evaluate(wanted, Quiet())
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", TASKS)
 def test_a_suite_runs_from_its_published_layout_to_a_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, miniatures: Miniatures, suite: str
 ) -> None:
     towers(monkeypatch)
-    results = a_run(tmp_path, suite)
-    assert [task.name for task in results.tasks] == SUITES[suite][1]
+    results = a_run(tmp_path, suite, miniatures(suite))
+    assert [task.name for task in results.tasks] == TASKS[suite]
     assert {(row.task, row.system) for row in results.rows} == {
-        (task, system) for task in SUITES[suite][1] for system in ("float32", "ITQ")
+        (task, system) for task in TASKS[suite] for system in ("float32", "ITQ")
     }
     for row in results.rows:
         main = next(t.measures[0] for t in results.tasks if t.name == row.task)
@@ -72,7 +67,7 @@ def test_a_folder_of_another_suite_is_refused_before_anything_is_loaded(
     monkeypatch.setattr("bittern.benchmarks.eval.jobs.spaces_for", lambda *a: pytest.fail("loaded"))
     (tmp_path / "inat24").mkdir()
     with pytest.raises(LayoutError, match="lacks 2 of inat24"):
-        a_run(tmp_path, "inat24")
+        a_run(tmp_path, "inat24", tmp_path / "inat24")
 
 
 @pytest.mark.parametrize(
@@ -90,12 +85,13 @@ def test_a_folder_of_another_suite_is_refused_before_anything_is_loaded(
 def test_options_of_the_protocol_run_through(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    miniatures: Miniatures,
     suite: str,
     protocol: Protocol,
     groups: set[str],
 ) -> None:
     towers(monkeypatch)
-    results = a_run(tmp_path, suite, protocol)
+    results = a_run(tmp_path, suite, miniatures(suite), protocol)
     assert {row.group for row in results.rows} == groups
     assert results.protocol["windows"] == protocol.windows
     assert results.protocol["prompts"] == list(protocol.prompts)

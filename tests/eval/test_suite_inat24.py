@@ -13,15 +13,16 @@ from bittern.benchmarks.eval.suites.inat24 import INat24
 from bittern.benchmarks.eval.tasks import Protocol, Task
 from bittern.errors import LayoutError, QrelsError
 from bittern.types import MediaItem
+from tests.eval.conftest import Miniatures
 from tests.eval.miniatures import inat24
 
 TOWERS = frozenset({"text", "image"})
 Change = Callable[[dict[str, Any]], object]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return inat24.build(tmp_path_factory.mktemp("inat24"))
+@pytest.fixture
+def whole(miniatures: Miniatures) -> Path:
+    return miniatures("inat24")
 
 
 @pytest.fixture

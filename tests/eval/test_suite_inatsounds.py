@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ from bittern.benchmarks.eval.suites.inatsounds import INatSounds
 from bittern.benchmarks.eval.tasks import Protocol, Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.types import MediaItem
+from tests.eval.conftest import Miniatures
 from tests.eval.miniatures import inatsounds, soundscapes
 
 TOWERS = frozenset({"text", "audio"})
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return inatsounds.build(tmp_path / "inatsounds")
+def data(miniatures: Miniatures, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(miniatures("inatsounds"), tmp_path / "data"))
 
 
 def only_task(data: Path | None, **options: Any) -> Task:

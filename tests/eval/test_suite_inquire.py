@@ -12,6 +12,7 @@ from bittern.benchmarks.eval.suites.inquire import Inquire
 from bittern.benchmarks.eval.tasks import Protocol, Relevance, Task
 from bittern.errors import LayoutError, QrelsError
 from bittern.types import MediaItem
+from tests.eval.conftest import Miniatures
 from tests.eval.miniatures import inat24, inquire
 
 TOWERS = frozenset({"text", "image"})
@@ -21,9 +22,9 @@ LINES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return inquire.build(tmp_path_factory.mktemp("inquire"))
+@pytest.fixture
+def whole(miniatures: Miniatures) -> Path:
+    return miniatures("inquire")
 
 
 @pytest.fixture

@@ -12,35 +12,23 @@ import pytest
 from bittern.benchmarks.eval.suites import NAMES, suite_named
 from bittern.benchmarks.eval.tasks import Protocol
 from bittern.errors import InvalidInputError, LayoutError
-from tests.eval.test_run_suites import SUITES
+from tests.eval.conftest import BUILDERS, Miniatures
+from tests.eval.miniatures import replace_text
 
 ALL = frozenset({"text", "image", "audio"})
 NEEDED = [
     (suite, file.path.split("|")[0], file)
-    for suite in SUITES
+    for suite in BUILDERS
     for file in suite_named(suite).layout
     if not file.optional
 ]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the data of every suite."""
-    root = tmp_path_factory.mktemp("suites")
-    for suite, (build, _) in SUITES.items():
-        build(root / suite)
-    return root
-
-
-def copied(whole: Path, suite: str, to: Path) -> Path:
-    return Path(shutil.copytree(whole / suite, to / "data"))
-
-
 @pytest.mark.parametrize(("suite", "path", "file"), NEEDED)
 def test_a_missing_file_is_named_with_origin_and_size(
-    whole: Path, tmp_path: Path, suite: str, path: str, file: Any
+    miniatures: Miniatures, tmp_path: Path, suite: str, path: str, file: Any
 ) -> None:
-    data = copied(whole, suite, tmp_path)
+    data = shutil.copytree(miniatures(suite), tmp_path / "data")
     (data / path).rename(tmp_path / "other")
     protocol = Protocol(database="all") if suite == "inquire" else Protocol()
     with pytest.raises(LayoutError) as refused:
@@ -49,7 +37,7 @@ def test_a_missing_file_is_named_with_origin_and_size(
     assert f"from {file.origin}; {file.size}" in str(refused.value)
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", BUILDERS)
 def test_all_missing_files_are_named_at_once(tmp_path: Path, suite: str) -> None:
     protocol = Protocol(database="all") if suite == "inquire" else Protocol()
     for towers in (ALL, frozenset[str]()):
@@ -66,9 +54,9 @@ def test_custom_names_its_missing_files_too(tmp_path: Path) -> None:
         suite_named("custom").check(tmp_path, Protocol())
 
 
-@pytest.mark.parametrize("suite", [*SUITES, "field"])
-def test_a_model_without_towers_has_no_task(whole: Path, suite: str) -> None:
-    data = whole / suite if suite in SUITES else None
+@pytest.mark.parametrize("suite", [*BUILDERS, "field"])
+def test_a_model_without_towers_has_no_task(miniatures: Miniatures, suite: str) -> None:
+    data = miniatures(suite) if suite in BUILDERS else None
     assert suite_named(suite).tasks(data, Protocol(), frozenset({"text"})) == []
 
 
@@ -140,9 +128,9 @@ def test_a_prompt_that_cannot_be_filled_is_refused_before_anything_is_read(
     ],
 )
 def test_missing_media_end_the_run_or_are_skipped_and_counted(
-    whole: Path, tmp_path: Path, suite: str, pattern: str, gone: int, of: str
+    miniatures: Miniatures, tmp_path: Path, suite: str, pattern: str, gone: int, of: str
 ) -> None:
-    data = copied(whole, suite, tmp_path)
+    data = shutil.copytree(miniatures(suite), tmp_path / "data")
     before = suite_named(suite).tasks(data, Protocol(), ALL)[0]
     for path in sorted(data.glob(pattern))[::2]:
         path.unlink()
@@ -151,3 +139,32 @@ def test_missing_media_end_the_run_or_are_skipped_and_counted(
     task = suite_named(suite).tasks(data, Protocol(missing="skip"), ALL)[0]
     assert len(task.items) == len(before.items) - gone
     assert any(line.startswith(f"{gone} of {of}") for line in task.left_out)
+
+
+@pytest.mark.parametrize(
+    ("suite", "table", "old", "new", "wrong"),
+    [
+        ("ssw60", "audio_ml.csv", "asset_id,", "id,", "asset_id"),
+        ("ssw60", "audio_ml.csv", "45516193,1", "45516191,1", "is in line 2 already"),
+        ("ssw60", "audio_ml.csv", "45516193,1", "45516193,duck", "numbers as labels"),
+        ("ssw60", "audio_ml.csv", "45516193,1", "45516193,-1", "numbers as labels"),
+        ("ssw60", "audio_ml.csv", "45516193,1,test", "45516193,1", "cells"),
+        ("ssw60", "audio_ml.csv", "45516193,1,test", "../../45516193,1,test", "leads out"),
+        ("ssw60", "taxa.csv", "common_name", "name", "common_name"),
+        ("ssw60", "taxa.csv", "1,mallar3", "0,mallar3", "0 again in line 3"),
+        ("ssw60", "taxa.csv", "6,mutswa", "9,mutswa", "labels 0, 1, 2"),
+        ("soundscapes", "annotations.csv", "Start Time (s)", "Begin", r"Start Time \(s\)"),
+        ("soundscapes", "annotations.csv", ",1.0,", ",early,", "times in seconds.*line 2"),
+        ("soundscapes", "annotations.csv", "MINI_001", "../../MINI_001", "leads out"),
+        ("soundscapes", "species.csv", "Common Name", "Name", "Common Name"),
+        ("soundscapes", "species.csv", "tawowl1", "mallar3", "'mallar3' again in line 3"),
+        ("soundscapes", "species.csv", "Anas platyrhynchos,Mallard", ",", "has no name"),
+    ],
+)
+def test_tables_of_another_form_are_refused(
+    miniatures: Miniatures, tmp_path: Path, suite: str, table: str, old: str, new: str, wrong: str
+) -> None:
+    data = shutil.copytree(miniatures(suite), tmp_path / "data")
+    replace_text(data / table, old, new)
+    with pytest.raises(LayoutError, match=wrong):
+        suite_named(suite).tasks(data, Protocol(), ALL)

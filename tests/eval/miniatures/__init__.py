@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 import bittern
+from bittern.benchmarks.eval.tasks import Task
 
 SAMPLE = Path(bittern.__file__).parent / "sample"
 
@@ -27,3 +28,16 @@ def photograph(occurrence_id: str, to: Path) -> None:
         small = picture.convert("RGB")
         small.thumbnail((96, 96))
         small.save(to, "JPEG", quality=85)
+
+
+def relevant(task: Task) -> dict[str, list[str]]:
+    """Ids of the relevant items of each query."""
+    ids = task.items.ids
+    return {name: [ids[i] for i in task.relevance.of(q)] for q, name in enumerate(task.queries.ids)}
+
+
+def replace_text(path: Path, old: str, new: str) -> None:
+    """Replace a text in a file, once."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
