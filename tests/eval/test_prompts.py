@@ -7,7 +7,6 @@ import pytest
 
 from bittern.benchmarks.eval.tasks import Classes, Items, Protocol, Relevance, Task
 from bittern.benchmarks.eval.tasks.prompts import (
-    IMAGE_CAPTIONS,
     IMAGE_PROMPTS,
     fallbacks,
     fill,
@@ -16,6 +15,13 @@ from bittern.benchmarks.eval.tasks.prompts import (
     with_fallbacks,
 )
 from bittern.errors import InvalidInputError
+
+IMAGE_CAPTIONS = (
+    "a photo of {common}",
+    "{scientific}",
+    "{taxonomy}",
+    "{scientific} with common name {common}",
+)
 
 OWL = {
     "kingdom": "Animalia",

@@ -74,12 +74,10 @@ class ArchiveItems(Items):
     """Items of an archive.
 
     Attributes:
-        archive: its folder.
         stored: the codes of each of its models that has coded some of them.
         windows: the item of each observation, by the observation's id.
     """
 
-    archive: Path = Path()
     stored: tuple[StoredCodes, ...] = ()
     windows: dict[str, int] = field(default_factory=dict, repr=False)
 
@@ -149,7 +147,7 @@ def _items(archive: Archive, modality: str, records: Sequence[ModelRecord]) -> A
     where = f"modality = '{modality}'"
     batches = list(archive.iter_batches(_COLUMNS, where=where, batch_rows=_BATCH))
     if not batches:
-        return ArchiveItems((), modality, (), np.empty(0, np.int32), modality, archive.path)
+        return ArchiveItems((), modality, (), np.empty(0, np.int32), modality)
     columns = {
         name: pa.chunked_array([batch.column(name) for batch in batches]).combine_chunks()
         for name in _COLUMNS
@@ -171,7 +169,6 @@ def _items(archive: Archive, modality: str, records: Sequence[ModelRecord]) -> A
         contents=_ArchiveMedia(archive.path, [ids[first] for first in firsts.tolist()]),
         classes=np.full(len(firsts), -1, np.int32),
         side=modality,
-        archive=archive.path,
         stored=tuple(each for each in stored if len(each)),
         windows=dict(zip(ids, owners.tolist(), strict=True)),
     )

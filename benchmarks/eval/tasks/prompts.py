@@ -31,13 +31,6 @@ IMAGE_PROMPTS = ("a photo of {common}",)
 """Default of suites of photographs."""
 AUDIO_PROMPTS = ("The sound of {common}",)
 """Default of suites of recordings."""
-IMAGE_CAPTIONS = (
-    "a photo of {common}",
-    "{scientific}",
-    "{taxonomy}",
-    "{scientific} with common name {common}",
-)
-"""Captions that the field trains with (arXiv 2601.22783); all four at once as `--prompt`s."""
 VERBATIM = ("{name}",)
 """The name, label or query without a prompt."""
 PLACEHOLDERS = ("common", "scientific", "taxonomy", "name")
