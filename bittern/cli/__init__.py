@@ -1,10 +1,5 @@
 """The `bittern` command."""
 
-from __future__ import annotations
+from bittern.cli.app import run as main
 
-
-def main() -> None:
-    """Entry point of the `bittern` command."""
-    from bittern.cli.app import run
-
-    run()
+__all__ = ["main"]
