@@ -34,7 +34,8 @@ FEW_QUERIES = 30
 _ITEMS = {"image": "photograph", "audio": "sound window", "text": "text"}
 
 Source = Annotated[
-    Path, typer.Argument(help="Folder of media, table, export of a website, or folder with embeddings.")
+    Path,
+    typer.Argument(help="Folder of media, table, export of a website, or folder with embeddings."),
 ]
 ModelFolder = Annotated[Path, typer.Option("--output", help="Folder for the model and the run.")]
 Encoder = Annotated[str | None, typer.Option("--model", help="Encoder, e.g. field or bioclip-2.")]
