@@ -130,11 +130,6 @@ class AssembledEncoder:
         self._digests: dict[Modality, str] | None = None
 
     @property
-    def encoders(self) -> tuple[str, ...]:
-        """Names of the encoders behind it, in order of name."""
-        return tuple(sorted({plan.encoder for plan in self.plans.values()}))
-
-    @property
     def digests(self) -> Mapping[Modality, str]:
         """Per tower, hex SHA-256: that of `TrainableTower.digest`."""
         if self._digests is None or self._changing:

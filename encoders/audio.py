@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.encoders.base import Audio, AudioWindowing, Padding
-from bittern.encoders.recordings import AudioInfo, AudioLimits, Sound, open_recording, probe
+from bittern.encoders.recordings import AudioLimits, Sound, open_recording
 from bittern.errors import InvalidInputError, MediaTooLargeError, UnreadableMediaError
 
-__all__ = ["AudioInfo", "AudioLimits", "AudioWindow", "probe", "windows"]
+__all__ = ["AudioLimits", "AudioWindow", "windows"]
 
 _BLOCK_SAMPLES = 1 << 17
 """Samples decoded at a time, over all channels. It affects the resampled values."""

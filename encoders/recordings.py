@@ -77,28 +77,14 @@ class Sound(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class AudioInfo:
-    """Length, rate and channels of a recording, from its header.
-
-    Attributes:
-        duration_s: seconds.
-        sample_rate: Hz.
-        channels: number of channels.
-    """
-
-    duration_s: float
-    sample_rate: int
-    channels: int
-
-
-def probe(source: bytes | Path, *, name: str, limits: AudioLimits | None = None) -> AudioInfo:
-    """Read a recording's header.
+@contextmanager
+def open_recording(source: bytes | Path, *, name: str, limits: AudioLimits) -> Iterator[Sound]:
+    """A `soundfile.SoundFile` over a recording that passed every check of its header.
 
     Args:
         source: bytes of the file, or its path.
         name: of the recording, in errors.
-        limits: None means the defaults of `AudioLimits`.
+        limits: of bytes, seconds, channels and sample rate.
 
     Raises:
         SourceNotFoundError: no such file.
@@ -107,13 +93,6 @@ def probe(source: bytes | Path, *, name: str, limits: AudioLimits | None = None)
         MediaTooLargeError: more bytes or seconds than the limit.
         UnreadableMediaError: empty, damaged, or the header contradicts the file.
     """
-    with open_recording(source, name=name, limits=limits or AudioLimits()) as sound:
-        return AudioInfo(sound.frames / sound.samplerate, sound.samplerate, sound.channels)
-
-
-@contextmanager
-def open_recording(source: bytes | Path, *, name: str, limits: AudioLimits) -> Iterator[Sound]:
-    """A `soundfile.SoundFile` over a recording that passed every check of its header."""
     import soundfile
 
     with _open_bytes(source, name, limits) as stream:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bittern.encoders.adapters import Adapters, LoraSettings, attach
 from bittern.encoders.base import Encoder, Media, Modality
-from bittern.encoders.checkpoints import load_parameters, parameter_arrays, tower_digest
+from bittern.encoders.checkpoints import parameter_arrays, tower_digest
 from bittern.errors import ModelDamagedError, UnsupportedModalityError
 
 
@@ -99,7 +99,7 @@ class TrainableTower(torch.nn.Module):
         if not self._frozen:
             encoder: Any = self.encoder
             inputs = encoder.embed(self.modality, inputs)
-        return self._project(inputs)
+        return self.project(inputs)
 
     def encode(self, batch: Sequence[Media]) -> NDArray[np.float32]:
         """Embed media without gradients or dropout, in portions that fit.
@@ -122,7 +122,7 @@ class TrainableTower(torch.nn.Module):
             return rows
         with torch.inference_mode():
             on_device = torch.from_numpy(rows).to(self.projection.weight.device)
-            projected: NDArray[np.float32] = self._project(on_device).cpu().numpy()
+            projected: NDArray[np.float32] = self.project(on_device).cpu().numpy()
         if not np.allclose(np.linalg.norm(projected, axis=1), 1, atol=1e-3):
             raise ModelDamagedError(
                 f"{self.encoder.name}: the linear map behind its {self.modality} tower gives "
@@ -156,14 +156,6 @@ class TrainableTower(torch.nn.Module):
         """Copies of the trained parameters, float32, by name."""
         return parameter_arrays(self.named())
 
-    def load(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-        """Set the trained parameters. Nothing changes if any of them does not fit.
-
-        Raises:
-            ModelDamagedError: as `load_parameters`.
-        """
-        load_parameters(f"{self.encoder.name}, {self.modality} tower", self.named(), tensors)
-
     def digest(self) -> str:
         """Hex SHA-256 of everything that decides the embeddings now.
 
@@ -177,7 +169,8 @@ class TrainableTower(torch.nn.Module):
         lora = self.lora and {"rank": self.lora.rank, "alpha": self.lora.alpha}
         return tower_digest({"base": base, "lora": lora, "tensors": _sha256(tensors)})
 
-    def _project(self, embeddings: torch.Tensor) -> torch.Tensor:
+    def project(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Embeddings of the encoder, on its device, after the map: float32 [n, dim]."""
         if self.projection is None:
             return embeddings
         with torch.autocast(embeddings.device.type, enabled=False):

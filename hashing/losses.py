@@ -28,7 +28,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, n
 from bittern.errors import CodeError
 
 RATE_WEIGHT = 0.1
-EPSILON = 0.05
+_EPSILON = 0.05
 FIRST_SCALE = 1 / 0.07
 LARGEST_SCALE = 100.0
 
@@ -87,15 +87,14 @@ def alignment(views: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 @_in_float32
-def coding_rate(logits: torch.Tensor, epsilon: float = EPSILON) -> torch.Tensor:
+def coding_rate(logits: torch.Tensor) -> torch.Tensor:
     """Minus the coding rate of a batch; smaller means that its codes fill more of the space.
 
     ``R = -1/2 logdet(I + b / (B eps) V^T V) (b + B) / (b B)``, with the rows of the B x b logits
-    scaled to unit norm in V.
+    scaled to unit norm in V, and eps the distortion that is allowed.
 
     Args:
         logits: [B, b].
-        epsilon: the distortion allowed.
 
     Raises:
         CodeError: not a matrix, or empty.
@@ -106,24 +105,21 @@ def coding_rate(logits: torch.Tensor, epsilon: float = EPSILON) -> torch.Tensor:
     # I + V^T V and I + V V^T have the same determinant: take the smaller.
     gram = v.T @ v if bits <= batch else v @ v.T
     eye = torch.eye(len(gram), device=z.device)
-    volume: torch.Tensor = torch.linalg.slogdet(eye + bits / (batch * epsilon) * gram).logabsdet
+    volume: torch.Tensor = torch.linalg.slogdet(eye + bits / (batch * _EPSILON) * gram).logabsdet
     return -0.5 * volume * (bits + batch) / (bits * batch)
 
 
-def cross_view_loss(
-    views: Sequence[torch.Tensor], rate_weight: float = RATE_WEIGHT, epsilon: float = EPSILON
-) -> Loss:
+def cross_view_loss(views: Sequence[torch.Tensor], rate_weight: float = RATE_WEIGHT) -> Loss:
     """CroVCA without labels: alignment of the views plus the mean of their coding rates.
 
     Args:
         views: two or more, each [n, bits]; modalities, crops or captions of the same items.
         rate_weight: weight of the coding rate.
-        epsilon: see `coding_rate`.
 
     Raises:
         CodeError: fewer than two views, or shapes that differ.
     """
-    return _with_rate(alignment(views), views, rate_weight, epsilon)
+    return _with_rate(alignment(views), views, rate_weight)
 
 
 @_in_float32
@@ -131,7 +127,6 @@ def supervised_loss(
     views: Sequence[torch.Tensor],
     membership: torch.Tensor,
     rate_weight: float = RATE_WEIGHT,
-    epsilon: float = EPSILON,
 ) -> Loss:
     """CroVCA with labels: every view predicts the code of its classes' prototypes.
 
@@ -143,7 +138,6 @@ def supervised_loss(
         views: one or more, each [n, bits].
         membership: [n, classes], 1 where the item is of the class, else 0; any number per row.
         rate_weight: weight of the coding rate.
-        epsilon: see `coding_rate`.
 
     Raises:
         CodeError: shapes that do not fit together.
@@ -162,7 +156,7 @@ def supervised_loss(
         binary_cross_entropy_with_logits(z, targets, weight=weight, reduction="sum") / total
         for z in views
     ]
-    return _with_rate(torch.stack(losses).mean(), views, rate_weight, epsilon)
+    return _with_rate(torch.stack(losses).mean(), views, rate_weight)
 
 
 @torch.no_grad()
@@ -181,10 +175,8 @@ def prototype_targets(views: Sequence[torch.Tensor], membership: torch.Tensor) -
     return (of_item > 0).float()
 
 
-def _with_rate(
-    aligned: torch.Tensor, views: Sequence[torch.Tensor], rate_weight: float, epsilon: float
-) -> Loss:
-    rate = torch.stack([coding_rate(z, epsilon) for z in views]).mean()
+def _with_rate(aligned: torch.Tensor, views: Sequence[torch.Tensor], rate_weight: float) -> Loss:
+    rate = torch.stack([coding_rate(z) for z in views]).mean()
     return Loss(aligned + rate_weight * rate, aligned, rate)
 
 
@@ -213,7 +205,7 @@ def contrastive_loss(
     student: torch.Tensor,
     teacher: torch.Tensor,
     scale: torch.Tensor,
-    same: torch.Tensor | None = None,
+    same: torch.Tensor,
 ) -> torch.Tensor:
     """Mean over both directions of the cross-entropy of the right answers.
 
@@ -224,7 +216,7 @@ def contrastive_loss(
         student: [n, dim] of unit L2 norm.
         teacher: [n, dim] of unit L2 norm; row r belongs to row r of `student`.
         scale: factor of cosines.
-        same: bool [n, n], which rows are of one group; None for each row alone.
+        same: bool [n, n], which rows are of one group.
 
     Returns:
         A scalar; at best 0 if all groups differ.
@@ -238,8 +230,6 @@ def contrastive_loss(
             f"{list(teacher.shape)}"
         )
     count = len(student)
-    if same is None:
-        same = torch.eye(count, dtype=torch.bool, device=student.device)
     if same.shape != (count, count):
         raise CodeError(f"same must be [{count}, {count}], not {list(same.shape)}")
     with torch.autocast(student.device.type, enabled=False):

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from bittern.errors import BitternError, CodeError, ModelDamagedError, ModelNotFoundError
 from bittern.hashing.aligned import ALIGNED, AlignedHasher
@@ -62,6 +63,7 @@ class ModelCard:
         training: the settings of the training.
     """
 
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
     name: str
     bits: int
     dim: int
@@ -75,6 +77,9 @@ class ModelCard:
     data: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+
+
+_CARD = TypeAdapter(ModelCard)
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,7 @@ class SavedModel:
         )
         if found != card.digest:
             raise ModelDamagedError(
-                f"the model in {folder} is damaged: its parts have the digest {found[:16]}, "
+                f"the model in {folder} is damaged: its tensors have the digest {found[:16]}, "
                 f"its card says {card.digest[:16]}. Restore the folder from a copy.",
                 details={"found": found, "expected": card.digest},
             )
@@ -230,7 +235,8 @@ def _read_card(path: Path) -> ModelCard:
     if path.stat().st_size > _LARGEST_CARD:
         raise ModelDamagedError(f"{path} is larger than a model card can be")
     try:
-        fields = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        fields = json.loads(content)
         # A lone surrogate is valid JSON, but cannot be encoded.
         json.dumps(fields, ensure_ascii=False).encode()
         if fields.get("format", 0) > FORMAT:
@@ -238,27 +244,14 @@ def _read_card(path: Path) -> ModelCard:
                 f"{path} has format {fields['format']}; this version reads up to {FORMAT}. "
                 "Upgrade Bittern."
             )
-        card = ModelCard(**fields)
-        typed = (
-            isinstance(card.name, str)
-            and isinstance(card.bits, int)
-            and isinstance(card.dim, int)
-            and isinstance(card.encoder, str)
-            and isinstance(card.digest, str)
-            and isinstance(card.hasher, dict)
-            and isinstance(card.towers, dict)
-            and all(isinstance(digest, str) for digest in card.towers.values())
-            and isinstance(card.licence, str)
-            and all(
-                isinstance(part, dict)
-                for part in (card.assembly, card.data, card.metrics, card.training)
-            )
-        )
+        _CARD.validate_json(content)
+        return ModelCard(**fields)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(name) for name in first["loc"])
+        raise ModelDamagedError(f"{path} is not a model card: {where}: {first['msg']}") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelDamagedError(f"{path} is not a model card: {error}") from error
-    if not typed:
-        raise ModelDamagedError(f"{path} is not a model card: a field has the wrong type")
-    return card
 
 
 def _read_tensors(path: Path) -> dict[str, NDArray[np.float32]]:

@@ -16,30 +16,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import InvalidInputError
-
 if TYPE_CHECKING:
     from bittern.encoders.field.encoder import FieldEncoder
 
 __all__ = ["calibration", "load"]
 
 
-def load(device: str | None = None, threads: int | None = None) -> FieldEncoder:
+def load(device: str | None = None) -> FieldEncoder:
     """Make the encoder; no weights are read before the first `encode`.
 
     Args:
         device: torch device of the text and image towers; None means ``cpu``, so that codes do
             not depend on the machine's accelerator.
-        threads: threads of the audio interpreter; None means 2, or 1 on a single core.
-
-    Raises:
-        InvalidInputError: `threads` is below 1.
     """
     from bittern.encoders.field.encoder import FieldEncoder
 
-    if threads is not None and threads < 1:
-        raise InvalidInputError(f"threads must be at least 1, not {threads}", field="threads")
-    return FieldEncoder(device or "cpu", threads or min(2, os.cpu_count() or 1))
+    return FieldEncoder(device or "cpu", min(2, os.cpu_count() or 1))
 
 
 def calibration() -> dict[str, NDArray[np.float32]]:

@@ -39,13 +39,11 @@ class BitStatistics:
     """Statistics of the bits of some items.
 
     Attributes:
-        items: how many items.
         share: float64 [bits], share of the items whose bit is 1; one half is ideal.
         dead: constant bits, ascending.
         correlation: float64 [bits, bits], Pearson correlation; 0 where a bit is constant.
     """
 
-    items: int
     share: NDArray[np.float64]
     dead: tuple[int, ...]
     correlation: NDArray[np.float64]
@@ -97,7 +95,6 @@ def bit_statistics(logits: NDArray[np.floating]) -> BitStatistics:
     norm = np.sqrt((centred**2).sum(axis=0))
     scaled = centred / np.where(norm > 0, norm, 1.0)
     return BitStatistics(
-        items=len(on),
         share=share,
         dead=tuple(int(bit) for bit in dead),
         correlation=scaled.T @ scaled,

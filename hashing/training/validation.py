@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError
-from bittern.hashing.codes import probabilities, unpack
+from bittern.hashing.codes import probabilities
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.embedding_sets import EmbeddingSet
 
@@ -51,7 +51,7 @@ def average_precisions(distances: Floats, relevant: NDArray[np.bool_]) -> NDArra
 
 def mean_average_precision(
     query_logits: Floats,
-    database: Floats | NDArray[np.uint8],
+    database: Floats,
     relevant: NDArray[np.bool_],
     *,
     excluded: NDArray[np.integer] | None = None,
@@ -62,15 +62,14 @@ def mean_average_precision(
 
     Args:
         query_logits: float [q, bits].
-        database: float [n, bits] logits, or uint8 [n, bits/8] codes.
+        database: float [n, bits], whose signs are searched.
         relevant: bool [q, n].
         excluded: int [q], per query a database row that is not ranked (the query itself).
 
     Raises:
         CodeError: shapes that do not fit together, NaN, or no query with a relevant row.
     """
-    queries, stored = np.asarray(query_logits), np.asarray(database)
-    bits = unpack(stored.astype(np.uint8)) if stored.dtype == np.uint8 else (stored > 0)
+    queries, bits = np.asarray(query_logits), np.asarray(database) > 0
     if queries.ndim != 2 or bits.ndim != 2 or queries.shape[1] != bits.shape[1]:
         raise CodeError(
             f"queries must be [q, bits] and the database [n, bits], not {list(queries.shape)} "

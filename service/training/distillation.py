@@ -24,6 +24,7 @@ from bittern.encoders.base import Encoder, Modality
 from bittern.encoders.catalogue import licence_of
 from bittern.encoders.towers import TrainableTower
 from bittern.errors import InvalidInputError, ModelNotFoundError
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.losses import Scale, contrastive_loss
 from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training.config import TrainingConfig
@@ -131,17 +132,18 @@ def distill(
         name, {Modality.AUDIO: plan}, lambda _: encoder, dim=card.dim, seed=config.seed
     ).towers[Modality.AUDIO]
     split = embedded.split(recordings)
-    of = Distillation(teacher.model, student, plan, embedded, split, config)
-    objective = DistillObjective(of)
+    objective = DistillObjective(student, card.digest, embedded, split, config)
     result = train(objective, config, out.run, progress=progress)
     objective.module.eval()
-    data = TrainingData([split], labels=False)
-    return _fitted(of, result), _encoder(of), data, embedded.skipped
+    fitted = _fitted(objective, teacher.model.hasher, result)
+    model_encoder = _encoder(teacher.model, plan, student)
+    return fitted, model_encoder, TrainingData([split], labels=False), embedded.skipped
 
 
-def _fitted(of: Distillation, result: TrainingResult) -> Fitted:
-    recordings = of.embed(evenly(of.split.training, MOST_RAW_ITEMS if of.raw else _MEAN_ROWS))
-    hasher = of.teacher.hasher.with_modality("audio", "text", recordings.mean(axis=0))
+def _fitted(objective: DistillObjective, teacher: Hasher, result: TrainingResult) -> Fitted:
+    most = MOST_RAW_ITEMS if objective.student.adapters else _MEAN_ROWS
+    recordings = objective.embed(evenly(objective.split.training, most))
+    hasher = teacher.with_modality("audio", "text", recordings.mean(axis=0))
     comparison = [
         Comparison(
             task=task.name,
@@ -152,119 +154,31 @@ def _fitted(of: Distillation, result: TrainingResult) -> Fitted:
             training_free=None,
             learned=task.of_codes(hasher.logits),
         )
-        for task in of.tasks()
+        for task in objective.tasks()
     ]
     return Fitted.of(hasher, result, comparison, bits_of(hasher, {"audio": recordings}))
 
 
-def _encoder(of: Distillation) -> ModelEncoder:
+def _encoder(teacher: SavedModel, plan: TowerPlan, student: TrainableTower) -> ModelEncoder:
     """The teacher's towers, with the student's audio tower."""
-    card = of.teacher.card
-    plans: dict[Modality, TowerPlan] = {}
+    card = teacher.card
     before: Plans = plans_of(card)
-    for modality in of.teacher.hasher.modalities:
+    plans: dict[Modality, TowerPlan] = {}
+    for modality in teacher.hasher.modalities:
         if modality in card.towers and modality != "audio":
             key = Modality(modality)
             plans[key] = before.get(key) or TowerPlan(card.encoder)
-    plans[Modality.AUDIO] = of.plan
-    adapters = {n: t for n, t in of.teacher.adapters.items() if not n.startswith("audio.")}
-    adapters |= {f"audio.{n}": t for n, t in of.student.tensors().items()}
-    licences = dict.fromkeys([card.licence, licence_of(of.plan.encoder)])
+    plans[Modality.AUDIO] = plan
+    adapters = {n: t for n, t in teacher.adapters.items() if not n.startswith("audio.")}
+    adapters |= {f"audio.{n}": t for n, t in student.tensors().items()}
+    licences = dict.fromkeys([card.licence, licence_of(plan.encoder)])
     return ModelEncoder(
         name="+".join(sorted({plan.encoder for plan in plans.values()})),
-        towers={**card.towers, "audio": of.student.digest()},
+        towers={**card.towers, "audio": student.digest()},
         licence="; ".join(licence for licence in licences if licence),
         assembly=plans_to_json(plans),
         adapters=adapters,
     )
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """Models and data of a distillation.
-
-    Attributes:
-        teacher: the model whose space is learned.
-        student: the audio tower, with a map and perhaps adapters.
-        plan: of that tower.
-        embedded: recordings by the untrained student, captions by the teacher.
-        split: their training and held-out rows.
-        config: the settings.
-    """
-
-    teacher: SavedModel
-    student: TrainableTower
-    plan: TowerPlan
-    embedded: EmbeddedExamples
-    split: SplitSet
-    config: TrainingConfig
-
-    def texts(self, rows: NDArray[np.int64], epoch: int) -> torch.Tensor:
-        """The teacher's embedding of a random caption of each row: float32 [n, dim]."""
-        names = [n for n, v in self.split.source.views.items() if v.modality == "text"]
-        chosen = random_numbers(self.config.seed, epoch, rows, len(names))
-        found = np.empty((len(rows), self.teacher.card.dim), dtype=np.float32)
-        for number, name in enumerate(names):
-            here = np.flatnonzero(chosen == number)
-            found[here] = self.split.read(name, rows[here])
-        return torch.from_numpy(found)
-
-    def groups(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """int32 [n]."""
-        assert self.split.source.groups is not None
-        return self.split.source.groups[rows]
-
-    @property
-    def raw(self) -> bool:
-        """Whether the tower changes, so recordings must be encoded again."""
-        return self.student.adapters is not None
-
-    def reader(self) -> MediaReader:
-        """Reads the recordings."""
-        windowing = self.student.encoder.windowing
-        return MediaReader(self.embedded, windowing, self.config.augmentation, self.config.seed)
-
-    def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Embeddings by the current student: float32 [n, dim] of unit norm."""
-        if not self.raw:
-            bare = torch.from_numpy(self.split.read("audio", rows))
-            with torch.inference_mode():
-                mapped: NDArray[np.float32] = self.map(bare).cpu().numpy()
-            return mapped
-        return self.reader().encoded(rows, self.student.encode)
-
-    def map(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Embeddings of the untrained student, mapped into the teacher's space."""
-        linear = self.student.projection
-        assert linear is not None
-        with torch.autocast(linear.weight.device.type, enabled=False):
-            mapped = linear(embeddings.to(linear.weight.device).float())
-        return torch.nn.functional.normalize(mapped, dim=-1)
-
-    def tasks(self) -> list[Task]:
-        """The search for the captions of held-out recordings among those of all species; none if
-        too few are held out.
-        """
-        most = MOST_RAW_ITEMS if self.raw else MOST_ITEMS
-        rows = evenly(self.split.held_out, most)
-        if len(rows) < 2:
-            return []
-        queries = evenly(rows, MOST_QUERIES)
-        # Captions of training species are likely wrong answers.
-        candidates = np.concatenate([queries, self.split.training])
-        _, first = np.unique(self.groups(candidates), return_index=True)
-        captions = candidates[np.sort(first)[:MOST_ITEMS]]
-        relevant = self.groups(queries)[:, None] == self.groups(captions)
-        if not relevant.any():
-            return []
-        return [
-            Task(
-                "sounds to words",
-                ("audio", self.embed(queries)),
-                ("text", self.split.read("text-1", captions)),
-                relevant,
-            )
-        ]
 
 
 class _Student(torch.nn.Module):
@@ -293,54 +207,76 @@ class DistillObjective:
     """The student's map, and its adapters if it has some, as an `Objective`.
 
     A batch has each species once if there are enough of them. Otherwise all captions of a
-    recording's species are right.
+    recording's species are right. With adapters, recordings are read and encoded again for each
+    batch; without, the embeddings of the untrained student are mapped.
 
     Attributes:
+        student: the audio tower, with a map and perhaps adapters.
+        split: training and held-out rows.
         module: tower and scale.
         steps_per_epoch: batches.
         data_digest: over embeddings, teacher, and which rows are held out.
     """
 
-    def __init__(self, distillation: Distillation) -> None:
-        self.of = distillation
-        config, split = distillation.config, distillation.split
-        self.module = _Student(distillation.student)
-        self._epoch = 1
-        self._reader = distillation.reader()
+    def __init__(
+        self,
+        student: TrainableTower,
+        teacher_digest: str,
+        embedded: EmbeddedExamples,
+        split: SplitSet,
+        config: TrainingConfig,
+    ) -> None:
+        """Take recordings embedded by the untrained student, and captions by the teacher."""
+        self.student, self.split, self._config = student, split, config
+        self._item = embedded.item
+        self._raw = student.adapters is not None
+        windowing = student.encoder.windowing
+        self._reader = MediaReader(embedded, windowing, config.augmentation, config.seed)
+        self._texts = [n for n, view in split.source.views.items() if view.modality == "text"]
+        self.module = _Student(student)
         rows = split.training
-        if distillation.raw:  # one window of each recording per epoch
-            rows = rows[np.unique(distillation.embedded.item[rows], return_index=True)[1]]
-        groups = distillation.groups(rows)
+        if self._raw:  # one window of each recording per epoch
+            rows = rows[np.unique(embedded.item[rows], return_index=True)[1]]
+        groups = self._groups(rows)
         enough = len(np.unique(groups)) >= config.batch_size
         self._sampler = Sampler(rows, config.batch_size, config.seed, groups if enough else None)
         self.steps_per_epoch = self._sampler.steps
-        self.data_digest = digest_of(
-            split.source.digest, distillation.teacher.card.digest, rows.tobytes().hex()
-        )
+        self.data_digest = digest_of(split.source.digest, teacher_digest, rows.tobytes().hex())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Map and adapters; the scale, without weight decay."""
-        tower = list(self.of.student.named().values())
         return [
-            {"params": tower},
+            {"params": list(self.student.named().values())},
             {"params": list(self.module.scale.parameters()), "weight_decay": 0.0},
         ]
 
     def begin_epoch(self, epoch: int) -> None:
         """Train the adapters from their first epoch on."""
-        self._epoch = epoch
-        if self.of.student.adapters is not None:
-            self.of.student.adapters.set_gradients(epoch >= self.of.config.lora_from_epoch)
+        if self.student.adapters is not None:
+            self.student.adapters.set_gradients(epoch >= self._config.lora_from_epoch)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[StudentBatch]:
         """The batches of an epoch, from number `start` on."""
-        if self.of.raw:
-            return prefetched(self._sampler.batches(epoch, start), self._read_in(epoch))
-        return self._streamed(epoch, start)
+        if not self._raw:
+            yield from self._streamed(epoch, start)
+            return
+
+        def make(rows: NDArray[np.int64], decoders: Executor) -> StudentBatch:
+            items = [int(i) for i in self._item[rows]]
+            media = list(decoders.map(lambda item: self._reader.view(item, epoch, 0), items))
+            chosen = random_numbers(self._config.seed, epoch, rows, len(self._texts))
+            texts = np.empty((len(rows), self.student.dim), dtype=np.float32)
+            for number, name in enumerate(self._texts):
+                mine = np.flatnonzero(chosen == number)
+                texts[mine] = self.split.read(name, rows[mine])
+            inputs = self.student.prepare(media)
+            return StudentBatch(inputs, torch.from_numpy(texts), self._groups(rows))
+
+        yield from prefetched(self._sampler.batches(epoch, start), make)
 
     def loss(self, batch: StudentBatch) -> Step:
         """The contrastive loss of both directions."""
-        student = self.of.student(batch.inputs) if self.of.raw else self.of.map(batch.inputs)
+        student = self.student(batch.inputs) if self._raw else self._map(batch.inputs)
         groups = torch.from_numpy(batch.groups).to(student.device)
         scale = self.module.scale()
         same = groups[:, None] == groups
@@ -349,28 +285,57 @@ class DistillObjective:
 
     def validate(self) -> dict[str, float] | None:
         """MAP and recall of captions searched with held-out recordings."""
-        for task in self.of.tasks():
+        for task in self.tasks():
             return {"mAP": task.of_floats(), "recall_at_1": recall_at_1(task)}
         return None
 
+    def tasks(self) -> list[Task]:
+        """The search for the captions of held-out recordings among those of all species; none if
+        too few are held out.
+        """
+        rows = evenly(self.split.held_out, MOST_RAW_ITEMS if self._raw else MOST_ITEMS)
+        if len(rows) < 2:
+            return []
+        queries = evenly(rows, MOST_QUERIES)
+        # Captions of training species are likely wrong answers.
+        candidates = np.concatenate([queries, self.split.training])
+        _, first = np.unique(self._groups(candidates), return_index=True)
+        captions = candidates[np.sort(first)[:MOST_ITEMS]]
+        relevant = self._groups(queries)[:, None] == self._groups(captions)
+        if not relevant.any():
+            return []
+        recordings = ("audio", self.embed(queries))
+        texts = ("text", self.split.read(self._texts[0], captions))
+        return [Task("sounds to words", recordings, texts, relevant)]
+
+    def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Embeddings by the current student: float32 [n, dim] of unit norm."""
+        if self._raw:
+            return self._reader.encoded(rows, self.student.encode)
+        with torch.inference_mode():
+            mapped: NDArray[np.float32] = (
+                self._map(torch.from_numpy(self.split.read("audio", rows))).cpu().numpy()
+            )
+        return mapped
+
+    def _map(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Embeddings of the untrained student, mapped into the teacher's space."""
+        assert self.student.projection is not None
+        return self.student.project(embeddings.to(self.student.projection.weight.device))
+
+    def _groups(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        assert self.split.source.groups is not None
+        return self.split.source.groups[rows]
+
     def _streamed(self, epoch: int, start: int) -> Iterator[StudentBatch]:
-        names = list(self.of.split.source.views)
+        names = list(self.split.source.views)
         audio = names.index("audio")
-        texts = [i for i, name in enumerate(names) if name != "audio"]
-        for batch in stream(self.of.split.source, self._sampler, epoch, start):
-            chosen = random_numbers(self.of.config.seed, epoch, batch.rows, len(texts))
+        texts = [names.index(name) for name in self._texts]
+        for batch in stream(self.split.source, self._sampler, epoch, start):
+            chosen = random_numbers(self._config.seed, epoch, batch.rows, len(texts))
             stacked = torch.stack([batch.views[i] for i in texts])
             text = stacked[torch.from_numpy(chosen), torch.arange(len(chosen))]
-            yield StudentBatch(batch.views[audio], text, self.of.groups(batch.rows))
-
-    def _read_in(self, epoch: int) -> Any:
-        def make(rows: NDArray[np.int64], decoders: Executor) -> StudentBatch:
-            items = [int(i) for i in self.of.embedded.item[rows]]
-            media = list(decoders.map(lambda item: self._reader.view(item, epoch, 0), items))
-            inputs = self.of.student.prepare(media)
-            return StudentBatch(inputs, self.of.texts(rows, epoch), self.of.groups(rows))
-
-        return make
+            yield StudentBatch(batch.views[audio], text, self._groups(batch.rows))
 
 
 def recall_at_1(task: Task) -> float:

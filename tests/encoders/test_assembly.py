@@ -81,7 +81,6 @@ def test_it_is_an_encoder_of_all_its_towers(assembled: AssembledEncoder) -> None
     assert assembled.name == "heron"
     assert assembled.dim == tiny.OPENCLIP_DIM
     assert assembled.modalities == set(Modality)
-    assert assembled.encoders == ("tiny-clap", "tiny-clip")
     assert assembled.windowing is not None
     assert assembled.windowing.sample_rate == 4000
 

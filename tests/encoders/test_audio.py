@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bittern.encoders.audio import AudioInfo, AudioLimits, probe, windows
+from bittern.encoders.audio import AudioLimits, windows
 from bittern.encoders.base import AudioWindowing
 from bittern.errors import (
     InvalidInputError,
@@ -74,11 +74,6 @@ def test_every_format_on_the_list_is_read(kind: str, subtype: str | None) -> Non
         assert window.samples.dtype == np.float32
     spectrum = np.abs(np.fft.rfft(cut[0].samples))
     assert np.argmax(spectrum) / 10 == pytest.approx(440, abs=1)
-
-
-def test_probe_reads_the_header() -> None:
-    data = file_of(noise(2.5, 22_050, 2), 22_050)
-    assert probe(data, name="recording") == AudioInfo(2.5, 22_050, 2)
 
 
 def test_file_on_disk_and_its_bytes_give_the_same_windows(tmp_path: Path) -> None:
@@ -275,13 +270,20 @@ def test_header_with_impossible_numbers_is_refused(field: str) -> None:
 
 def test_too_many_channels_are_refused() -> None:
     with pytest.raises(UnsupportedMediaError, match="8 channels, at most 4"):
-        probe(file_of(noise(1, channels=8)), name="array", limits=AudioLimits(max_channels=4))
+        list(
+            windows(
+                file_of(noise(1, channels=8)),
+                TEN_SECONDS,
+                name="array",
+                limits=AudioLimits(max_channels=4),
+            )
+        )
 
 
 @pytest.mark.parametrize("rate", [999, 1_000_001])
 def test_sample_rate_out_of_range_is_refused(rate: int) -> None:
     with pytest.raises(UnsupportedMediaError, match=f"{rate} Hz"):
-        probe(file_of(noise(0.01), rate), name="odd")
+        list(windows(file_of(noise(0.01), rate), TEN_SECONDS, name="odd"))
 
 
 def test_too_long_a_recording_is_refused() -> None:
@@ -292,7 +294,7 @@ def test_too_long_a_recording_is_refused() -> None:
 
 def test_too_many_bytes_are_refused() -> None:
     with pytest.raises(MediaTooLargeError, match="limit for a recording is 100"):
-        probe(file_of(noise(1)), name="big", limits=AudioLimits(max_bytes=100))
+        list(windows(file_of(noise(1)), TEN_SECONDS, name="big", limits=AudioLimits(max_bytes=100)))
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

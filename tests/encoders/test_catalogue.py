@@ -241,8 +241,8 @@ def test_hub_that_cannot_be_reached_is_part_of_the_message(
     monkeypatch.setattr("socket.getaddrinfo", lambda *_: [])
     with pytest.raises(WeightsMissingError, match=r"the hub \(no route to host\)") as caught:
         load_encoder("bioclip")
-    for place in ("BITTERN_WEIGHTS", "models--imageomics--bioclip"):
-        assert place in caught.value.message
+    for name in ("BITTERN_WEIGHTS", "models--imageomics--bioclip"):
+        assert name in caught.value.message
 
 
 def test_hub_whose_name_does_not_resolve_is_not_tried_for_half_a_minute(

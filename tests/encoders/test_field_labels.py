@@ -19,7 +19,7 @@ from bittern.encoders.field_build.vocabulary import (
     read_kin,
     texts_of,
 )
-from bittern.errors import InvalidInputError, ModelDamagedError, WeightsMissingError
+from bittern.errors import ModelDamagedError, WeightsMissingError
 
 
 @pytest.mark.parametrize("modality", ["image", "audio"])
@@ -114,11 +114,6 @@ def test_a_text_query_loads_no_other_tower(monkeypatch: pytest.MonkeyPatch) -> N
     assert encoder.encode(Modality.TEXT, ["owl"]).shape == (1, 384)
     with pytest.raises(WeightsMissingError, match="not installed"):
         encoder.encode(Modality.AUDIO, [np.zeros(144_000, dtype=np.float32)])
-
-
-def test_threads_below_one_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match="threads must be at least 1, not 0"):
-        bittern.encoders.field.load(threads=0)
 
 
 def test_the_licence_notice_names_the_licence_and_the_model() -> None:

@@ -147,6 +147,10 @@ def test_a_batch_of_one_has_a_finite_loss() -> None:
     assert math.isfinite(loss.total.item())
 
 
+ALONE = torch.eye(6, dtype=torch.bool)
+"""Every row is a group of its own."""
+
+
 def rows(seed: int, count: int = 6, dim: int = 8) -> torch.Tensor:
     return normalize(torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
 
@@ -156,12 +160,14 @@ def test_without_groups_it_is_the_cross_entropy_of_both_directions() -> None:
     cosines, right = 10 * a @ b.T, torch.arange(6)
     expected = torch.nn.functional.cross_entropy(cosines, right)
     expected = (expected + torch.nn.functional.cross_entropy(cosines.T, right)) / 2
-    torch.testing.assert_close(contrastive_loss(a, b, torch.tensor(10.0)), expected)
+    torch.testing.assert_close(contrastive_loss(a, b, torch.tensor(10.0), ALONE), expected)
 
 
 def test_swapping_student_and_teacher_changes_nothing() -> None:
     a, b, scale = rows(2), rows(3), torch.tensor(5.0)
-    torch.testing.assert_close(contrastive_loss(a, b, scale), contrastive_loss(b, a, scale))
+    torch.testing.assert_close(
+        contrastive_loss(a, b, scale, ALONE), contrastive_loss(b, a, scale, ALONE)
+    )
 
 
 def test_a_caption_that_comes_twice_is_no_wrong_answer() -> None:
@@ -171,7 +177,7 @@ def test_a_caption_that_comes_twice_is_no_wrong_answer() -> None:
     scale = torch.tensor(LARGEST_SCALE)
     same = groups[:, None] == groups
     aware = contrastive_loss(teacher, teacher, scale, same)
-    unaware = contrastive_loss(teacher, teacher, scale)
+    unaware = contrastive_loss(teacher, teacher, scale, torch.eye(4, dtype=torch.bool))
     # Two equals share what is right, log 2 each way; the gradient on them vanishes.
     assert float(aware) == pytest.approx(math.log(2) / 2, abs=1e-3)
     student = teacher.clone().requires_grad_()
@@ -190,7 +196,7 @@ def test_minimising_it_brings_pairs_together() -> None:
     for _ in range(150):
         optimiser.zero_grad()
         mapped = normalize(linear(source), dim=1)
-        contrastive_loss(mapped, teacher, torch.tensor(10.0)).backward()  # type: ignore[no-untyped-call]
+        contrastive_loss(mapped, teacher, torch.tensor(10.0), ALONE).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     assert (mapped @ teacher.T).argmax(dim=1).tolist() == list(range(6))
 
@@ -205,8 +211,8 @@ def test_the_scale_begins_as_published_and_stops_at_a_hundred() -> None:
 
 def test_half_precision_does_not_lose_the_loss() -> None:
     a, b = rows(0), rows(1)
-    whole = contrastive_loss(a, b, torch.tensor(20.0))
-    half = contrastive_loss(a.half(), b.half(), torch.tensor(20.0))
+    whole = contrastive_loss(a, b, torch.tensor(20.0), ALONE)
+    half = contrastive_loss(a.half(), b.half(), torch.tensor(20.0), ALONE)
     assert half.dtype == torch.float32
     assert float(half) == pytest.approx(float(whole), rel=1e-2)
 
@@ -214,14 +220,14 @@ def test_half_precision_does_not_lose_the_loss() -> None:
 @pytest.mark.parametrize(
     ("student", "teacher", "same"),
     [
-        (rows(0), rows(0, 5), None),
-        (rows(0, 1), rows(0, 1), None),
-        (rows(0)[0], rows(0)[0], None),
+        (rows(0), rows(0, 5), ALONE),
+        (rows(0, 1), rows(0, 1), torch.eye(1, dtype=torch.bool)),
+        (rows(0)[0], rows(0)[0], ALONE),
         (rows(0), rows(1), torch.eye(3, dtype=torch.bool)),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(
-    student: torch.Tensor, teacher: torch.Tensor, same: torch.Tensor | None
+    student: torch.Tensor, teacher: torch.Tensor, same: torch.Tensor
 ) -> None:
     with pytest.raises(CodeError):
         contrastive_loss(student, teacher, torch.tensor(1.0), same)
