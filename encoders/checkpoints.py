@@ -100,14 +100,14 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def tower_digest(parts: Mapping[str, Any]) -> str:
+def tower_digest(facts: Mapping[str, Any]) -> str:
     """Hex SHA-256 of everything that decides a tower's embeddings.
 
     Args:
-        parts: JSON values: the hash of the weights, the tower's configuration, its
+        facts: JSON values: the hash of the weights, the tower's configuration, its
             preprocessing. `DIGEST_FORMAT` is added.
     """
-    text = json.dumps({**parts, "format": DIGEST_FORMAT}, sort_keys=True, separators=(",", ":"))
+    text = json.dumps({**facts, "format": DIGEST_FORMAT}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

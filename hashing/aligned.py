@@ -116,7 +116,7 @@ class AlignedHasher:
         """Build a hasher from what `tensors` and `config` returned.
 
         Raises:
-            CodeError: the parts do not fit together.
+            CodeError: the tensors do not fit together.
         """
         maps = {n.removeprefix(_MAP): t for n, t in tensors.items() if n.startswith(_MAP)}
         offsets = {n.removeprefix(_OFFSET): t for n, t in tensors.items() if n.startswith(_OFFSET)}

@@ -200,7 +200,7 @@ class LearnedHasher:
         """Build a hasher from what `tensors` and `config` returned.
 
         Raises:
-            CodeError: the parts do not fit together.
+            CodeError: the tensors do not fit together.
         """
         owners: Mapping[str, str] = dict(config["heads"])
         size = config["size"]

@@ -217,7 +217,7 @@ class LinearHasher:
         """Build a hasher from what `tensors` and `config` returned.
 
         Raises:
-            CodeError: the parts do not fit together.
+            CodeError: the tensors do not fit together.
         """
         projection = tensors.get("projection")
         if projection is None:
@@ -250,25 +250,25 @@ class HybridHasher:
     bit is multiplied by exactly w. Search needs no change for that.
 
     Attributes:
-        parts: hashers for the same embeddings, in the order of their bits.
-        weights: per part, 1e-6 to 1.
-        settings: how parts and weights were chosen, for the record.
+        hashers: for the same embeddings, in the order of their bits.
+        weights: per hasher, 1e-6 to 1.
+        settings: how hashers and weights were chosen, for the record.
     """
 
-    parts: Sequence[Hasher]
+    hashers: Sequence[Hasher]
     weights: Sequence[float]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     kind = HYBRID
 
     def __post_init__(self) -> None:
-        if len(self.parts) < 2 or len(self.parts) != len(self.weights):
+        if len(self.hashers) < 2 or len(self.hashers) != len(self.weights):
             raise CodeError(
-                f"a hybrid needs two parts or more and a weight for each, not {len(self.parts)} "
-                f"and {len(self.weights)}"
+                "a hybrid needs two hashers or more and a weight for each, not "
+                f"{len(self.hashers)} and {len(self.weights)}"
             )
-        if len({part.dim for part in self.parts}) > 1:
-            raise CodeError(f"parts differ in dim: {[part.dim for part in self.parts]}")
+        if len({one.dim for one in self.hashers}) > 1:
+            raise CodeError(f"hashers differ in dim: {[one.dim for one in self.hashers]}")
         if not all(LEAST_WEIGHT <= weight <= 1 for weight in self.weights):
             raise CodeError(
                 f"weights must be {LEAST_WEIGHT:g} to 1, not {list(self.weights)}; only their "
@@ -278,48 +278,49 @@ class HybridHasher:
     @property
     def dim(self) -> int:
         """Length of the embeddings that go in."""
-        return self.parts[0].dim
+        return self.hashers[0].dim
 
     @property
     def bits(self) -> int:
         """Length of the codes that come out."""
-        return sum(part.bits for part in self.parts)
+        return sum(one.bits for one in self.hashers)
 
     @property
     def modalities(self) -> list[str]:
         """The modalities of all its hashers, sorted."""
-        return sorted(set.intersection(*(set(part.modalities) for part in self.parts)))
+        return sorted(set.intersection(*(set(one.modalities) for one in self.hashers)))
 
     def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
         """Weighted logits of all hashers; see `Hasher`.
 
         Raises:
             CodeError: wrong shape, or a value is not finite.
-            UnsupportedModalityError: a part does not know this modality.
+            UnsupportedModalityError: a hasher does not know this modality.
         """
-        parts = [part.logits(embeddings, modality) for part in self.parts]
-        weighed = [weigh(z, w) for z, w in zip(parts, self.weights, strict=True)]
+        logits = [one.logits(embeddings, modality) for one in self.hashers]
+        weighed = [weigh(z, w) for z, w in zip(logits, self.weights, strict=True)]
         return np.concatenate(weighed, axis=1)
 
     def with_modality(self, new: str, like: str, mean: NDArray[np.floating]) -> HybridHasher:
         """See `Hasher.with_modality`."""
         centre = checked_mean(self, new, like, mean)
-        return replace(self, parts=[part.with_modality(new, like, centre) for part in self.parts])
+        hashers = [one.with_modality(new, like, centre) for one in self.hashers]
+        return replace(self, hashers=hashers)
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """The parts' tensors, as ``part.<number>.<name>``."""
+        """The tensors of all hashers, as ``part.<number>.<name>``."""
         return {
             f"{_PART}{number}.{name}": tensor
-            for number, part in enumerate(self.parts)
-            for name, tensor in part.tensors().items()
+            for number, one in enumerate(self.hashers)
+            for name, tensor in one.tensors().items()
         }
 
     def config(self) -> dict[str, Any]:
-        """Kind, weights, the parts' configurations and the settings."""
+        """Kind, weights, their configurations and the settings."""
         return {
             "kind": HYBRID,
             "weights": [float(weight) for weight in self.weights],
-            "parts": [dict(part.config()) for part in self.parts],
+            "parts": [dict(one.config()) for one in self.hashers],
             "settings": dict(self.settings),
         }
 

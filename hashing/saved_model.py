@@ -35,7 +35,7 @@ LINEAR = ("pca", "itq", "lsh")
 HASHCODER = "hashcoder"
 KINDS = (*LINEAR, ALIGNED, HASHCODER, HYBRID)
 _DIGEST_FORMAT = 1
-_MOST_PARTS = 8
+_MOST_HASHERS = 8
 _LARGEST_CARD = 1 << 20
 _LARGEST_TENSORS = 1 << 30
 
@@ -316,18 +316,18 @@ def _restore_hybrid(
     tensors: Mapping[str, NDArray[np.float32]], config: Mapping[str, Any]
 ) -> Hasher:
     configs = list(config["parts"])
-    if len(configs) > _MOST_PARTS or any(c.get("kind") == HYBRID for c in configs):
-        raise CodeError(f"a hybrid has at most {_MOST_PARTS} parts, none of them a hybrid")
-    parts = []
-    for number, of_part in enumerate(configs):
+    if len(configs) > _MOST_HASHERS or any(c.get("kind") == HYBRID for c in configs):
+        raise CodeError(f"a hybrid has at most {_MOST_HASHERS} hashers, none of them a hybrid")
+    hashers = []
+    for number, own_config in enumerate(configs):
         prefix = f"part.{number}."
         try:
             mine = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            parts.append(restore(mine, of_part))
+            hashers.append(restore(mine, own_config))
         except BitternError as error:
-            raise CodeError(f"part {number}: {error.message}") from error
+            raise CodeError(f"hasher {number}: {error.message}") from error
     weights = [float(weight) for weight in config["weights"]]
-    restored = HybridHasher(parts, weights, dict(config["settings"]))
+    restored = HybridHasher(hashers, weights, dict(config["settings"]))
     if extra := set(tensors) - set(restored.tensors()):
         raise CodeError(f"unexpected tensors: {', '.join(sorted(extra))}")
     return restored

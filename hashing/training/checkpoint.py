@@ -74,9 +74,9 @@ class RunState:
         """Count a batch, and store its losses on their device: fetching them would wait."""
         if self.step >= self._steps:
             raise TrainingError(f"epoch {self.epoch} has more than its {self._steps} batches")
-        values = [out.total.detach(), *out.parts.values()]
+        values = [out.total.detach(), *out.terms.values()]
         if not self._names:
-            self._names = ["loss", *out.parts]
+            self._names = ["loss", *out.terms]
         if not self._losses.numel():
             self._losses = torch.zeros(self._steps, len(values), device=self._placed.device)
         row = self._losses[self.step]

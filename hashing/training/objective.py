@@ -19,20 +19,20 @@ class Step:
 
     Attributes:
         total: the loss to minimise, a scalar with a gradient.
-        parts: its terms by name, for the log; scalars, the same names every time. They stay on
+        terms: its terms by name, for the log; scalars, the same names every time. They stay on
             their device: the loop fetches many steps at once.
         logits: per view float [batch, bits].
     """
 
     total: torch.Tensor
-    parts: Mapping[str, torch.Tensor | float] = field(default_factory=dict)
+    terms: Mapping[str, torch.Tensor | float] = field(default_factory=dict)
     logits: Sequence[torch.Tensor] = ()
 
     @classmethod
     def of(cls, loss: Loss, logits: Sequence[torch.Tensor]) -> Step:
         """The step of a cross-view loss."""
-        parts = {"alignment": loss.alignment.detach(), "rate": loss.rate.detach()}
-        return cls(loss.total, parts, [z.detach() for z in logits])
+        terms = {"alignment": loss.alignment.detach(), "rate": loss.rate.detach()}
+        return cls(loss.total, terms, [z.detach() for z in logits])
 
 
 class Objective(Protocol[Batch]):

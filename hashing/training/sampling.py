@@ -168,9 +168,9 @@ def _most_batches(sizes: NDArray[np.int64], batch_size: int) -> int:
     return low
 
 
-def _narrowed(buffer: BufferPlan, part: slice) -> BufferPlan:
+def _narrowed(buffer: BufferPlan, some: slice) -> BufferPlan:
     """Some of the batches, with their rows only."""
-    batches = buffer.batches[part]
+    batches = buffer.batches[some]
     if len(batches) == len(buffer.batches):
         return buffer
     used, positions = np.unique(batches, return_inverse=True)

@@ -170,7 +170,7 @@ def test_the_other_tower_is_not_touched(folders: dict[str, Path]) -> None:
     np.testing.assert_array_equal(encoder.encode(Modality.IMAGE, pictures), before)
 
 
-def test_only_the_adapters_dropout_tells_training_from_use(tower: TrainableTower) -> None:
+def test_training_and_use_differ_in_the_adapters_dropout_only(tower: TrainableTower) -> None:
     inputs = tower.prepare(media(tower.modality))
     encoder: Any = tower.encoder
 

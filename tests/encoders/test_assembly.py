@@ -144,7 +144,7 @@ def test_a_linear_map_is_applied_to_the_unit_embedding(load: Load) -> None:
     np.testing.assert_allclose(mapped.encode(Modality.TEXT, texts), expected, atol=1e-6)
 
 
-def test_what_was_trained_is_saved_and_loaded_bit_for_bit(load: Load) -> None:
+def test_trained_towers_are_saved_and_loaded_bit_for_bit(load: Load) -> None:
     training = begin("heron", PLANS, load, seed=3)
     audio = training.towers[Modality.AUDIO].train()
     inputs = training.prepare(Modality.AUDIO, media(Modality.AUDIO))
@@ -185,7 +185,7 @@ def test_each_encoder_is_loaded_once(load: Load, trained: Tensors) -> None:
     assert sorted(loaded) == ["tiny-clap", "tiny-clap", "tiny-clip", "tiny-clip"]
 
 
-def test_digests_tell_what_was_trained(load: Load, trained: Tensors) -> None:
+def test_digests_change_with_trained_tensors(load: Load, trained: Tensors) -> None:
     first = assemble("heron", PLANS, trained, load).digests
     assert assemble("other name", PLANS, trained, load).digests == first
     name = "audio.projection.bias"
@@ -195,7 +195,7 @@ def test_digests_tell_what_was_trained(load: Load, trained: Tensors) -> None:
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in first.values())
 
 
-def test_digests_tell_the_scale_but_not_the_dropout(load: Load, trained: Tensors) -> None:
+def test_digests_change_with_the_scale_not_with_the_dropout(load: Load, trained: Tensors) -> None:
     def digest(lora: LoraSettings) -> str:
         plans = {**PLANS, Modality.IMAGE: TowerPlan("tiny-clip", lora=lora)}
         return assemble("heron", plans, trained, load).digests[Modality.IMAGE]
@@ -308,7 +308,7 @@ def test_towers_of_different_spaces_are_refused(load: Load) -> None:
         begin("heron", plans, load, seed=0)
 
 
-def test_dimensions_must_be_given_where_no_tower_says_them(load: Load) -> None:
+def test_dimensions_must_be_given_if_every_tower_has_a_map(load: Load) -> None:
     plans = {Modality.TEXT: TowerPlan("tiny-clap", projection=True)}
     with pytest.raises(InvalidInputError, match="must be given"):
         begin("heron", plans, load, seed=0)

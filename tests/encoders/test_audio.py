@@ -93,7 +93,7 @@ def test_windows_without_resampling_are_the_samples_themselves() -> None:
     np.testing.assert_array_equal(np.concatenate([w.samples for w in cut]), samples[:, 0])
 
 
-def test_last_window_repeats_itself_and_tells_its_true_end() -> None:
+def test_last_window_repeats_itself_and_keeps_its_true_end() -> None:
     samples = noise(13)
     last = list(windows(file_of(samples, subtype="FLOAT"), TEN_SECONDS, name="recording"))[-1]
     assert (last.start_s, last.end_s) == (10.0, 13.0)
@@ -101,7 +101,7 @@ def test_last_window_repeats_itself_and_tells_its_true_end() -> None:
     np.testing.assert_array_equal(last.samples, np.tile(tail, 4)[:80_000])
 
 
-def test_last_window_ends_in_silence_where_the_encoder_asks_for_it() -> None:
+def test_last_window_ends_in_silence_if_the_windowing_says_so() -> None:
     samples = noise(2.5)
     silence = AudioWindowing(8_000, 2.0, 2.0, padding="silence")
     *_, last = windows(file_of(samples), silence, name="a.wav")

@@ -117,7 +117,7 @@ def test_a_picture_is_nearer_to_its_sound_than_to_another(field: FieldEncoder) -
     assert pictures[0] @ duck > pictures[1] @ duck + 0.1
 
 
-def test_every_part_of_a_picture_is_seen() -> None:
+def test_the_whole_picture_is_seen() -> None:
     wide = np.zeros((100, 400, 3), np.uint8)
     wide[:, :40] = 255
     framed, stretched = views(wide)

@@ -122,7 +122,7 @@ def test_a_class_goes_by_all_its_names_in_small_letters() -> None:
 
 
 @pytest.mark.usefixtures("few_classes")
-def test_what_is_no_animal_or_has_a_class_or_no_relative_is_left_out() -> None:
+def test_words_without_an_animal_with_a_class_or_without_relatives_are_left_out() -> None:
     words = vocabulary()
     assert set(words.concepts) == {"barn owl", "snowy owl", "tawny owl", "hawk owl", "owl", "bird"}
     assert words.concepts["hawk owl"].group == "relative"

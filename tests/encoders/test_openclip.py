@@ -202,7 +202,7 @@ def test_missing_tensor_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_configuration_cannot_ask_for_code_or_chance(tmp_path: Path) -> None:
+def test_configuration_cannot_run_code_or_add_randomness(tmp_path: Path) -> None:
     folder = tiny.write_openclip(tmp_path / "a", tokenizer_kwargs={"reduction_mask": "syntax"})
     encoder = load(folder)
     np.testing.assert_array_equal(

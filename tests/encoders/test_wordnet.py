@@ -42,7 +42,7 @@ def nouns(tmp_path: Path) -> Path:
     return path
 
 
-def test_synsets_are_read_with_their_names_and_what_they_are_directly_a_kind_of(
+def test_synsets_are_read_with_their_names_and_direct_hypernyms(
     nouns: Path,
 ) -> None:
     owl = read_nouns(nouns, (ANIMAL,))[1]

@@ -31,7 +31,15 @@ from bittern.service.training.request import TrainingRequest, gather
 from bittern.service.training.train import TrainingReport, train_model
 from tests.encoders.tiny import openclip_entry
 from tests.engine.toy import DIM, ToyEncoder
-from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
+from tests.engine.training_media import (
+    SPECIES,
+    StoppedError,
+    stop_at,
+    tiny_catalogue,
+    training_request,
+    write_manifest,
+    write_media,
+)
 
 SMALL: Mapping[str, Any] = {
     "bits": 16,
@@ -80,14 +88,7 @@ class Counting(ToyEncoder):
 
 
 def request(source: Path, out: Path, **changes: Any) -> TrainingRequest:
-    what = changes.pop("what", "pairs")
-    model = changes.pop("model", "bioclip-2")
-    own = {n: changes.pop(n) for n in list(changes) if n in TrainingRequest.model_fields}
-    config, must = gather(what, model, None, [], {**SMALL, **changes})
-    must = own.pop("must_validate", must)
-    return TrainingRequest(
-        what=what, source=source, out=out, model=model, config=config, must_validate=must, **own
-    )
+    return training_request(source, out, SMALL, **changes)
 
 
 def trained(source: Path, out: Path, **changes: Any) -> TrainingReport:
@@ -152,18 +153,6 @@ def test_other_towers_embed_the_source_again(photographs: Path, tmp_path: Path) 
     assert other.batches
 
 
-class StoppedError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def interrupt_at(step: int) -> Any:
-    def progress(stage: str, done: int, total: int, note: str) -> None:
-        if stage == "training" and done == step:
-            raise StoppedError
-
-    return progress
-
-
 def test_a_run_that_was_interrupted_comes_to_the_same_model(
     photographs: Path, tmp_path: Path
 ) -> None:
@@ -172,7 +161,7 @@ def test_a_run_that_was_interrupted_comes_to_the_same_model(
     wanted = request(photographs, tmp_path / "b" / "owls", **settings)
     for step in (3, 7):
         with pytest.raises(StoppedError):
-            train_model(wanted, interrupt_at(step))
+            train_model(wanted, stop_at(step))
         assert not (tmp_path / "b" / "owls" / "model.json").exists()
     resumed = train_model(wanted)
     assert resumed.fitted.resumed
@@ -250,7 +239,7 @@ def test_items_of_several_classes_are_trained_on(photographs: Path, tmp_path: Pa
     assert report.card.data["rows"]["image"] > 8
 
 
-def test_what_cannot_be_used_is_left_out_and_named(media: Path, tmp_path: Path) -> None:
+def test_unusable_entries_are_skipped_and_named(media: Path, tmp_path: Path) -> None:
     source = write_manifest(tmp_path / "some.csv", media, ".png")
     broken = tmp_path / "broken.png"
     broken.write_bytes((media / SPECIES[0] / "0.png").read_bytes()[:100])

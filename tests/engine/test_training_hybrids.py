@@ -18,10 +18,14 @@ from bittern.hashing.training import loop, plan_choice
 from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
 from bittern.hashing.training.hybrid import HybridPlan
 from bittern.hashing.training.plan_choice import PLAN_FILE
-from bittern.service.training.request import TrainingRequest, gather
 from bittern.service.training.train import TrainingReport, train_model
 from tests.encoders.tiny import OPENCLIP_DIM
-from tests.engine.training_media import tiny_catalogue, write_manifest, write_media
+from tests.engine.training_media import (
+    tiny_catalogue,
+    training_request,
+    write_manifest,
+    write_media,
+)
 
 CLASSES, EACH = 14, 8
 
@@ -63,15 +67,10 @@ def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(source: Path, out: Path, hasher: str, **changes: Any) -> TrainingReport:
-    values = {"bits": 32, "batch_size": 6, "epochs": 1, "device": "cpu", "validation_share": 0.0}
-    what = changes.pop("what", "pairs")
-    lora = changes.pop("lora", False)
-    config, must = gather(what, "bioclip-2", None, [], {**values, **changes}, lora=lora)
-    request = TrainingRequest(
-        what=what, source=source, out=out, model="bioclip-2", config=config, hasher=hasher,
-        must_validate=must,
-    )  # fmt: skip
-    return train_model(request)
+    settings = {
+        "bits": 32, "batch_size": 6, "epochs": 1, "device": "cpu", "validation_share": 0.0
+    }  # fmt: skip
+    return train_model(training_request(source, out, settings, hasher=hasher, **changes))
 
 
 def test_aligned_codes_need_no_batches(photographs: Path, tmp_path: Path) -> None:
@@ -82,14 +81,14 @@ def test_aligned_codes_need_no_batches(photographs: Path, tmp_path: Path) -> Non
     assert 0 <= saved.card.metrics["bit_balance"] <= 1
 
 
-def test_too_few_species_to_choose_on_are_said_on_the_card(
+def test_the_card_says_that_species_were_too_few_to_choose_on(
     photographs: Path, tmp_path: Path
 ) -> None:
     trained(photographs, tmp_path / "out", "hybrid")
     saved = SavedModel.load(tmp_path / "out")
     assert isinstance(saved.hasher, HybridHasher)
-    assert [part.kind for part in saved.hasher.parts] == ["aligned", "hashcoder"]
-    assert [part.bits for part in saved.hasher.parts] == [24, 8]
+    assert [one.kind for one in saved.hasher.hashers] == ["aligned", "hashcoder"]
+    assert [one.bits for one in saved.hasher.hashers] == [24, 8]
     plan = saved.card.metrics["plan"]
     assert "6 classes are too few" in plan["not_chosen"]
     assert (plan["aligned_bits"], plan["learned_bits"]) == (24, 8)
@@ -107,7 +106,7 @@ def test_a_plan_is_chosen_on_species_that_are_held_out(embeddings: Path, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["aligned", "hashcoder"])
-def test_what_is_held_out_for_validation_has_no_say(
+def test_held_out_items_do_not_change_the_model(
     embeddings: Path, tmp_path: Path, kind: str
 ) -> None:
     trained(embeddings, tmp_path / "a", kind, validation_share=0.2)

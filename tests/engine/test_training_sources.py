@@ -120,7 +120,7 @@ def test_a_caption_column_may_have_any_heading(tmp_path: Path, heading: str) -> 
     assert example.group == "an owl"
 
 
-def test_a_missing_caption_column_is_refused_with_the_columns_there_are(tmp_path: Path) -> None:
+def test_a_missing_caption_column_is_refused_with_the_existing_columns(tmp_path: Path) -> None:
     path = manifest(tmp_path, "media,habitat,remarks\na.jpg,wood,shy\n")
     with pytest.raises(ManifestError, match=r"habitat, remarks.*--caption-column"):
         read_pairs(path)
@@ -169,7 +169,7 @@ def test_a_source_without_one_usable_row_says_why(tmp_path: Path, text: str) -> 
         read_pairs(manifest(tmp_path, text))
 
 
-def test_captions_that_are_all_empty_are_as_good_as_no_column(tmp_path: Path) -> None:
+def test_a_column_of_empty_captions_counts_as_missing(tmp_path: Path) -> None:
     path = manifest(tmp_path, "media,caption\na.jpg,\nb.jpg,\n")
     with pytest.raises(ManifestError, match="columns with something in them are none"):
         read_pairs(path)
@@ -179,14 +179,14 @@ def test_captions_that_are_all_empty_are_as_good_as_no_column(tmp_path: Path) ->
     ("content", "words"),
     [(b"media\n\xff\xfe\n", "UTF-8"), (b"file,caption\n", "no column 'media'"), (b"", "is empty")],
 )
-def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+def test_other_files_than_manifests_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "birds.csv"
     path.write_bytes(content)
     with pytest.raises(ManifestError, match=words):
         read_pairs(path)
 
 
-def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError):
         read_pairs(tmp_path / "nowhere.csv")
     with pytest.raises(SourceNotFoundError):
@@ -229,7 +229,7 @@ def test_a_folder_name_fills_a_template_for_either_kind_of_name(tmp_path: Path) 
     assert example.captions == ("Strix aluco, perched",)
 
 
-def test_known_layouts_of_folder_names_are_taken_apart() -> None:
+def test_known_layouts_of_folder_names_are_split() -> None:
     inat = names_of_folder("00017_Animalia_Chordata_Aves_Strigiformes_Strigidae_Strix_aluco")
     assert inat.scientific == "Strix aluco"
     assert inat.taxonomy == "Animalia Chordata Aves Strigiformes Strigidae Strix aluco"
@@ -285,7 +285,7 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
         read_labels(manifest(tmp_path, "media,label\na.jpg,owl\nb.jpg,owl\n"))
 
 
-def test_a_missing_label_column_is_refused_with_the_columns_there_are(tmp_path: Path) -> None:
+def test_a_missing_label_column_is_refused_with_the_existing_columns(tmp_path: Path) -> None:
     path = manifest(tmp_path, "media,scientificName\na.jpg,Strix aluco\nb.jpg,Pica pica\n")
     with pytest.raises(ManifestError, match=r"'label'.*scientificName.*--label-column"):
         read_labels(path)
@@ -368,7 +368,7 @@ def test_a_share_that_holds_out_nothing_says_what_to_do() -> None:
         split(some("a", "b", "c"), 0.5, seed=0)
 
 
-def test_the_digest_tells_other_captions_apart() -> None:
+def test_the_digest_changes_with_the_captions() -> None:
     first, again = read_pairs(SAMPLE), read_pairs(SAMPLE)
     other = read_pairs(SAMPLE, templates=["{common}"])
     assert first.digest() == again.digest()

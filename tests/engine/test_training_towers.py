@@ -28,10 +28,18 @@ from bittern.service.sources import read_source
 from bittern.service.training import train
 from bittern.service.training.embedded_examples import MOST_WINDOWS
 from bittern.service.training.output_folder import OutputFolder
-from bittern.service.training.request import TrainingRequest, gather
+from bittern.service.training.request import TrainingRequest
 from bittern.service.training.train import TrainingReport, train_model
 from bittern.types import AddStatus
-from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
+from tests.engine.training_media import (
+    SPECIES,
+    StoppedError,
+    stop_at,
+    tiny_catalogue,
+    training_request,
+    write_manifest,
+    write_media,
+)
 
 SMALL = {
     "bits": 16,
@@ -69,12 +77,7 @@ def _no_plots() -> Iterator[None]:
 
 
 def request(source: Path, out: Path, **changes: Any) -> TrainingRequest:
-    what = changes.pop("what", "pairs")
-    model = changes.pop("model", "bioclip-2")
-    lora = changes.pop("lora", False)
-    own = {n: changes.pop(n) for n in list(changes) if n in TrainingRequest.model_fields}
-    config, _ = gather(what, model, None, [], {**SMALL, **changes}, lora=lora)
-    return TrainingRequest(what=what, source=source, out=out, model=model, config=config, **own)
+    return training_request(source, out, SMALL, **changes)
 
 
 def trained(source: Path, out: Path, **changes: Any) -> TrainingReport:
@@ -98,18 +101,6 @@ def teacher(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     out = tmp_path_factory.mktemp("teacher") / "pictures"
     trained(photographs, out)
     return out
-
-
-class StoppedError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def stop_at(step: int) -> Any:
-    def progress(stage: str, done: int, total: int, note: str) -> None:
-        if stage == "training" and done == step:
-            raise StoppedError
-
-    return progress
 
 
 def found(archive: Path, source: Path, model: Path, query: Query) -> list[str]:
@@ -332,6 +323,6 @@ def test_a_new_modality_is_coded_as_the_one_it_is_like(kind: str) -> None:
 
 
 def _mean_of(hasher: Hasher) -> Any:
-    first = hasher.parts[0] if isinstance(hasher, HybridHasher) else hasher
+    first = hasher.hashers[0] if isinstance(hasher, HybridHasher) else hasher
     means = hashers()["linear"].means if isinstance(first, AlignedHasher) else first.means  # type: ignore[attr-defined]
     return means["text"]

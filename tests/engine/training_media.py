@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import soundfile
 from PIL import Image as Pillow
 
 from bittern.encoders.catalogue import CATALOGUE
+from bittern.hashing.training.records import Progress
+from bittern.service.training.request import TrainingRequest, gather
 from tests.encoders.tiny import clap_entry, openclip_entry, write_clap, write_openclip
 
 SPECIES = ("tawny owl", "red fox", "grey seal", "common frog", "brown hare", "blue tit")
@@ -67,3 +70,29 @@ def write_manifest(path: Path, media: Path, suffix: str, **more: str) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def training_request(
+    source: Path, out: Path, settings: Mapping[str, Any], **changes: Any
+) -> TrainingRequest:
+    """A request for a training; `changes` are fields of it, or settings."""
+    what, model = changes.pop("what", "pairs"), changes.pop("model", "bioclip-2")
+    lora = changes.pop("lora", False)
+    own = {n: changes.pop(n) for n in list(changes) if n in TrainingRequest.model_fields}
+    config, must = gather(what, model, None, [], {**settings, **changes}, lora=lora)
+    own.setdefault("must_validate", must)
+    return TrainingRequest(what=what, source=source, out=out, model=model, config=config, **own)
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def stop_at(step: int) -> Progress:
+    """Progress of a training that ends its process after a step."""
+
+    def progress(stage: str, done: int, total: int, note: str) -> None:
+        if stage == "training" and done == step:
+            raise StoppedError
+
+    return progress

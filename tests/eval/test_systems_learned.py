@@ -143,7 +143,7 @@ def test_the_plain_hybrid_shares_its_bits_as_published_for_words(
     training: Training, bits: int, parts: list[int]
 ) -> None:
     hasher = LABELLED["hb-crovca"].fit(training, bits, 0).hasher  # type: ignore[attr-defined]
-    assert [part.bits for part in hasher.parts] == parts
+    assert [one.bits for one in hasher.hashers] == parts
 
 
 def test_aligned_vectors_are_aligned_codes_before_the_threshold(training: Training) -> None:

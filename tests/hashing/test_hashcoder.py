@@ -127,18 +127,18 @@ def test_a_weight_changes_what_a_bit_counts_but_never_the_code() -> None:
     assert np.allclose(np.tanh(weighed / 2), 0.3 * np.tanh(z / 2), atol=1e-6)
 
 
-def test_the_parts_of_a_hybrid_lie_side_by_side() -> None:
+def test_the_bits_of_a_hybrid_lie_side_by_side() -> None:
     hasher = hybrid()
     z = hasher.logits(ROWS, "text")
     assert z.shape == (50, hasher.bits) == (50, 24)
-    assert np.array_equal(z[:, 8:], hasher.parts[1].logits(ROWS, "text"))
-    assert np.array_equal(z[:, :8] > 0, hasher.parts[0].logits(ROWS, "text") > 0)
+    assert np.array_equal(z[:, 8:], hasher.hashers[1].logits(ROWS, "text"))
+    assert np.array_equal(z[:, :8] > 0, hasher.hashers[0].logits(ROWS, "text") > 0)
 
 
 @pytest.mark.parametrize("weights", [[0.0, 1.0], [1.5, 1.0], [1.0], [float("nan"), 1.0]])
 def test_a_hybrid_refuses_weights_that_cannot_be(weights: list[float]) -> None:
     with pytest.raises(CodeError):
-        HybridHasher(hybrid().parts, weights)
+        HybridHasher(hybrid().hashers, weights)
 
 
 def test_saved_models_of_every_kind_come_back_with_the_same_codes(tmp_path: Path) -> None:

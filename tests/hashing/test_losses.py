@@ -87,7 +87,7 @@ def test_prototypes_are_means_over_the_views_and_items_of_a_class() -> None:
     assert targets.tolist() == [[1.0], [1.0], [0.0]]
 
 
-def test_an_item_of_two_classes_is_compared_with_the_mean_of_both_prototypes() -> None:
+def test_the_target_of_an_item_of_two_classes_is_the_mean_of_both_prototypes() -> None:
     view = torch.tensor([[4.0], [-1.0], [0.0]])
     member = torch.tensor([[1, 0], [0, 1], [1, 1]])
     # Prototypes: class 0 = (4 + 0) / 2 = 2; class 1 = (-1 + 0) / 2 = -.5; their mean is .75.
@@ -170,7 +170,7 @@ def test_swapping_student_and_teacher_changes_nothing() -> None:
     )
 
 
-def test_a_caption_that_comes_twice_is_no_wrong_answer() -> None:
+def test_a_repeated_caption_is_not_a_wrong_answer() -> None:
     teacher = rows(4, 4)
     teacher[1] = teacher[0]
     groups = torch.tensor([0, 0, 1, 2])

@@ -78,7 +78,7 @@ def test_missing_tensors_are_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"nosuch": 1}', "null"])
-def test_a_card_that_is_no_card_is_refused(folder: Path, text: str) -> None:
+def test_content_that_is_not_a_card_is_refused(folder: Path, text: str) -> None:
     (folder / CARD_FILE).write_text(text)
     with pytest.raises(ModelDamagedError, match="not a model card"):
         SavedModel.load(folder)

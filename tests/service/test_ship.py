@@ -92,6 +92,6 @@ def test_the_free_bits_of_a_hybrid_come_first_and_the_learned_ones_last(
     monkeypatch.setattr("bittern.encoders.field.calibration", lambda: typical)
     monkeypatch.setitem(ship.LEARNED_BITS, 64, 48)
     hybrid = ship.train_hybrid(source, 64, 0, tmp_path / "run")
-    assert [part.bits for part in hybrid.parts] == [16, 48]
+    assert [one.bits for one in hybrid.hashers] == [16, 48]
     assert hybrid.bits == 64
     assert hybrid.logits(typical["audio"], "audio").shape == (50, 64)

@@ -17,7 +17,7 @@ def describe_as(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+def test_a_written_set_is_read_back(tmp_path: Path) -> None:
     opened = make_set(tmp_path / "set", labels="multi", groups=True)
     text, image, labels = embeddings(120)
     rows = np.array([0, 49, 50, 119])
@@ -145,7 +145,7 @@ def test_a_description_that_cannot_be_is_refused(tmp_path: Path, changes: dict[s
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_no_number_is_reported_with_its_row(tmp_path: Path, bad: float) -> None:
+def test_a_value_that_is_not_finite_is_refused_with_its_row(tmp_path: Path, bad: float) -> None:
     make_set(tmp_path / "set")
     values = np.load(tmp_path / "set" / "photo.npy")
     values[93, 2] = bad

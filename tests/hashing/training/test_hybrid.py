@@ -131,18 +131,18 @@ def test_the_plan_shares_the_bits_out(tmp_path: Path, share: float, kind: str) -
     assert np.array_equal(again.logits(pictures, "image"), hasher.logits(pictures, "image"))
 
 
-def test_the_parts_of_a_hybrid_are_those_of_the_plan(tmp_path: Path) -> None:
+def test_the_hashers_of_a_hybrid_are_those_of_the_plan(tmp_path: Path) -> None:
     source = written(tmp_path / "set")
     hasher, _ = fitted(source, CONFIG, replace(PLAN, weights=(1.0, 0.5)), tmp_path / "run")
     assert isinstance(hasher, HybridHasher)
-    assert [part.bits for part in hasher.parts] == [16, 16]
+    assert [one.bits for one in hasher.hashers] == [16, 16]
     assert list(hasher.weights) == [1.0, 0.5]
-    assert isinstance(hasher.parts[1], LearnedHasher)
+    assert isinstance(hasher.hashers[1], LearnedHasher)
     aligned = fit_aligned(moments_of(source), 16, ridge=PLAN.ridge)
-    assert np.allclose(hasher.parts[0].tensors()["map.image"], aligned.maps["image"])
+    assert np.allclose(hasher.hashers[0].tensors()["map.image"], aligned.maps["image"])
 
 
-def test_what_is_held_out_for_validation_decides_no_part_of_the_code(tmp_path: Path) -> None:
+def test_held_out_items_do_not_change_the_code(tmp_path: Path) -> None:
     config = CONFIG.with_overrides({"validation_share": 0.25})
     source = written(tmp_path / "set")
     held_out = split_rows(source, config.validation_share, config.seed).held_out

@@ -30,7 +30,7 @@ class Weird(Toy):
         self.seen += self.module.training
         total = step.total * math.nan if self.seen == self.bad_step else step.total
         logits = [torch.cat((z[:, :2], z[:, 2:] + self.bias), dim=1) for z in step.logits]
-        return Step(total, step.parts, logits)
+        return Step(total, step.terms, logits)
 
 
 def test_the_same_settings_give_the_same_weights_and_other_seeds_others(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ class Constant(Toy):
         if self.begun[-1] not in self.constant:
             return step
         shifted = [z + 1e6 * (n < self.views) for n, z in enumerate(step.logits)]
-        return Step(step.total, step.parts, shifted)
+        return Step(step.total, step.terms, shifted)
 
 
 @pytest.mark.parametrize(("constant", "epochs", "after"), [({2, 3, 4}, 9, 4), ({2}, 2, 2)])
@@ -219,7 +219,7 @@ def test_progress_is_reported_after_each_batch_and_epochs_are_logged_before_the_
     assert logged == [epoch for epoch, _ in steps]
 
 
-def test_the_folder_tells_the_run(tmp_path: Path) -> None:
+def test_the_folder_records_the_run(tmp_path: Path) -> None:
     toy = Toy(CONFIG)
     toy.values = [0.1, 0.2, 0.3]
     train(toy, CONFIG, tmp_path / "run")

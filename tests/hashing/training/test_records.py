@@ -42,7 +42,7 @@ def test_a_bit_that_one_item_in_two_hundred_has_is_dead() -> None:
 
 
 @pytest.mark.parametrize("logits", [np.zeros((0, 8)), np.zeros(8), np.full((2, 8), np.nan)])
-def test_what_is_no_matrix_of_numbers_is_refused(logits: np.ndarray) -> None:
+def test_anything_but_a_matrix_of_numbers_is_refused(logits: np.ndarray) -> None:
     with pytest.raises(CodeError):
         bit_statistics(logits)
 

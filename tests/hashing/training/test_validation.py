@@ -40,7 +40,7 @@ def test_the_ranking_is_that_of_asymmetric_search() -> None:
     assert found == pytest.approx(np.mean(expected))
 
 
-def test_an_item_can_be_kept_from_answering_itself() -> None:
+def test_an_item_can_be_excluded_from_its_own_results() -> None:
     logits = np.array([[3.0] * 8, [3.0] * 7 + [-3.0]])
     relevant = np.ones((2, 2), dtype=bool)
     assert mean_average_precision(logits, logits, relevant, excluded=np.arange(2)) == 1.0
