@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError, ObservationNotFoundError, PreconditionError
-from bittern.index.checksums import NAME
+from bittern.index.checksums import LOG_NAME
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.search_engine import Nearest
 from bittern.index.folder import ArchiveFolder, Header
@@ -98,7 +98,7 @@ class Archive:
             # The header comes last: without it, a folder is no archive.
             if not Store.create(folder.store).is_new:
                 folder.check_present()
-            (folder.path / NAME).unlink(missing_ok=True)
+            (folder.path / LOG_NAME).unlink(missing_ok=True)
             folder.write_header(folder.new_header(name))
         except OSError as error:
             raise PreconditionError(f"no archive can be created at {path}: {error}") from error

@@ -27,7 +27,7 @@ from bittern.files import replace_file
 from bittern.index.store import TABLE
 from bittern.index.versions import manifest_version
 
-NAME = "sums"
+LOG_NAME = "sums"
 TABLE_FOLDER = f"{TABLE}.lance"
 TABLE_PREFIX = f"store/{TABLE_FOLDER}/"
 """Prefix of the keys of the table's files; a key is a POSIX path relative to the archive."""
@@ -188,7 +188,7 @@ def read_checksums(archive: Path) -> Checksums:
         OSError: it cannot be read.
     """
     try:
-        data = (archive / NAME).read_bytes()
+        data = (archive / LOG_NAME).read_bytes()
     except FileNotFoundError:
         return Checksums()
     found = Checksums(present=True)
@@ -217,7 +217,7 @@ def append_checksums(archive: Path, files: Mapping[str, Checksum | None]) -> Non
         OSError: the disk refuses; the log may end in a torn line.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    handle = os.open(archive / NAME, flags, 0o644)
+    handle = os.open(archive / LOG_NAME, flags, 0o644)
     try:
         left = memoryview(_lines(files))
         while left:
@@ -232,7 +232,7 @@ def replace_checksums(archive: Path, files: Mapping[str, Checksum]) -> None:
     Raises:
         OSError: the disk refuses; the log is unchanged.
     """
-    replace_file(archive / NAME, _lines(files), prefix=f".{NAME}-")
+    replace_file(archive / LOG_NAME, _lines(files), prefix=f".{LOG_NAME}-")
 
 
 def _lines(files: Mapping[str, Checksum] | Mapping[str, Checksum | None]) -> bytes:

@@ -7,8 +7,9 @@ writing, after a check that their rows can be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class CommitLog:
             ArchiveDamagedError: their rows cannot be read.
             PreconditionError: the disk refuses.
         """
-        try:
+        with self._refused():
             log = read_checksums(self._folder.path)
             self._known, self._lines = log.files, log.lines
             if log.torn or log.damaged:
@@ -73,8 +74,6 @@ class CommitLog:
             self._append(dict.fromkeys(missing - self._lost))
             models = [self._key(path) for path in files_below(self._folder.models)]
             self._record(key for key in models if key not in self._known and "/." not in key)
-        except OSError as error:
-            raise self._refused(error) from error
         self._version = self._store.version
 
     def record(self) -> None:
@@ -85,15 +84,13 @@ class CommitLog:
         """
         if self._store.version == self._version:
             return
-        try:
+        with self._refused():
             stored = stored_files(self._folder.store)
             self._record(key for key in stored.keys if key not in self._known)
             # A compaction of this process has removed the missing ones.
             self._append(dict.fromkeys(self._missing(stored) - self._lost))
             if self._lines > 2 * len(self._known) + _MOST_OBSOLETE_LINES:
                 self._replace(self._known)
-        except OSError as error:
-            raise self._refused(error) from error
         self._version = self._store.version
 
     def record_model(self, model: Path) -> None:
@@ -103,11 +100,9 @@ class CommitLog:
             PreconditionError: the disk refuses.
         """
         before = [key for key in self._known if key.startswith(f"{self._key(model)}/")]
-        try:
+        with self._refused():
             self._append(dict.fromkeys(before))
             self._record(self._key(path) for path in files_below(model))
-        except OSError as error:
-            raise self._refused(error) from error
 
     def _record(self, keys: Iterable[str]) -> None:
         """Sync files and their folders, then add their checksums."""
@@ -157,8 +152,12 @@ class CommitLog:
     def _key(self, path: Path) -> str:
         return path.relative_to(self._folder.path).as_posix()
 
-    def _refused(self, error: OSError) -> PreconditionError:
-        return PreconditionError(
-            f"the last changes of the archive at {self._folder.path} may not survive a power cut "
-            f"({error}); check free space and the disk, then repeat them"
-        )
+    @contextmanager
+    def _refused(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise PreconditionError(
+                f"the last changes of the archive at {self._folder.path} may not survive a power "
+                f"cut ({error}); check free space and the disk, then repeat them"
+            ) from error

@@ -377,8 +377,3 @@ def _switch(value: Any) -> Switch | None:
     if value is None:
         return None
     return Switch(int(value["at"]), tuple(ModelRecord.from_json(one) for one in value["models"]))
-
-
-def with_model(header: Header, record: ModelRecord) -> Header:
-    """The header with one more model."""
-    return replace(header, models=(*header.models, record))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bittern.errors import BitternError
 from bittern.files import check_inside
-from bittern.index.checksums import NAME, files_below
+from bittern.index.checksums import LOG_NAME, files_below
 from bittern.index.columns import is_code_or_embedding
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.snapshots import read_snapshots
@@ -96,7 +96,7 @@ def leftover_files(folder: ArchiveFolder, models: Iterable[str] | None) -> list[
     """
 
     def found() -> Iterator[Path]:
-        for pattern in (".archive-*", f".{NAME}-*"):
+        for pattern in (".archive-*", f".{LOG_NAME}-*"):
             yield from folder.path.glob(pattern)
         yield from (path for path in files_below(folder.derived) if path.suffix == ".tmp")
         for begun in folder.models.glob(".new-*"):

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from bittern.errors import ArchiveDamagedError, BitternError
 from bittern.index.checksums import (
-    NAME,
+    LOG_NAME,
     TABLE_PREFIX,
     Checksums,
     StoredFiles,
@@ -268,7 +268,7 @@ def _file_findings(folder: ArchiveFolder, files: ComparedFiles) -> Iterator[Find
             yield Finding("checksum", f"{key} {problem}", remedy, key)
     if files.log.damaged:
         lines = ", ".join(map(str, files.log.damaged[:_SHOWN]))
-        yield Finding("checksum", f"{NAME} is damaged in line {lines}", _LOG, NAME)
+        yield Finding("checksum", f"{LOG_NAME} is damaged in line {lines}", _LOG, LOG_NAME)
 
 
 # Rows, models and index

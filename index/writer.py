@@ -23,7 +23,7 @@ from bittern.errors import (
 from bittern.index.adding import PlannedItem, Planner, StoredItem, rows_of
 from bittern.index.columns import FINGERPRINT, INTERNAL, MetadataColumns
 from bittern.index.commit_log import CommitLog
-from bittern.index.folder import ArchiveFolder, Header, with_model
+from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.leftovers import clear_leftovers, unnamed_models
 from bittern.index.model_switch import (
     drop_files,
@@ -155,7 +155,7 @@ class Writer:
             self._store.add_code_column(record)
             if held:  # readers may know an earlier column of that name
                 record = replace(record, since=self._store.version)
-            self._folder.write_header(with_model(header, record))
+            self._folder.write_header(replace(header, models=(*header.models, record)))
 
     def add(
         self,
