@@ -64,14 +64,19 @@ def test_blocks_of_resamples_are_no_part_of_the_result(monkeypatch: pytest.Monke
     assert paired(PRECISIONS, other, 1).low == pytest.approx(interval(PRECISIONS - other, 1)[0])
 
 
-def test_many_figures_have_the_intervals_that_each_has_alone() -> None:
+@pytest.mark.parametrize("clusters", [None, np.random.default_rng(3).integers(0, 12, 60)])
+def test_many_figures_have_the_intervals_that_each_has_alone(
+    clusters: NDArray[np.int64] | None,
+) -> None:
     holed = np.where(np.arange(60) % 7 == 0, np.nan, PRECISIONS)
     nothing = np.full(60, np.nan)
-    figures = np.stack([PRECISIONS, holed, np.full(60, 0.5), PRECISIONS**2, nothing, 1 - holed])
-    alone = np.array([interval(one, 4) for one in figures])
-    assert np.allclose(intervals(figures, 4), alone, rtol=1e-12, equal_nan=True)
+    figures = np.stack([PRECISIONS, holed, np.full(60, 0.1), PRECISIONS**2, nothing, 1 - holed])
+    alone = np.array([interval(one, 4, clusters=clusters) for one in figures])
+    together = intervals(figures, 4, clusters=clusters)
+    assert np.allclose(together, alone, rtol=1e-12, equal_nan=True)
+    assert alone[2].tolist() == [0.1, 0.1]
     assert np.isnan(alone[4]).all()
-    assert intervals(figures[:0], 4).shape == (0, 2)
+    assert intervals(figures[:0], 4, clusters=clusters).shape == (0, 2)
 
 
 def test_undefined_values_are_left_out() -> None:

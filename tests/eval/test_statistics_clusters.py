@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from bittern.benchmarks.eval.statistics import interval, intervals, paired
+from bittern.benchmarks.eval.statistics import interval, paired
 from bittern.errors import InvalidInputError
 
 PRECISIONS = np.random.default_rng(0).beta(0.4, 1.2, 60)
@@ -68,16 +68,6 @@ def test_repeated_queries_are_no_more_sure_than_single_ones() -> None:
     doubled = paired(twice, np.repeat(other, 2), 3, clusters=clusters)
     once = paired(PRECISIONS, other, 3)
     assert (doubled.p, doubled.low) == pytest.approx((once.p, once.low))
-
-
-def test_many_figures_share_the_clusters_that_are_drawn() -> None:
-    clusters = np.random.default_rng(3).integers(0, 12, 60)
-    holed = np.where(clusters == 4, np.nan, PRECISIONS)
-    figures = np.stack([PRECISIONS, holed, np.full(60, 0.1), np.full(60, np.nan), PRECISIONS**2])
-    alone = np.array([interval(one, 4, clusters=clusters) for one in figures])
-    together = intervals(figures, 4, clusters=clusters)
-    assert np.allclose(together, alone, rtol=1e-12, equal_nan=True)
-    assert alone[2].tolist() == [0.1, 0.1]
 
 
 def test_two_clusters_have_the_three_means_that_two_draws_can_have() -> None:
