@@ -136,9 +136,9 @@ class RemoteArchive(ArchiveAPI):
         if not self.name and len(names) == 1:
             self.name = names[0]
         if self.name not in names:
-            said = f"serves no archive called {self.name!r}" if self.name else "serves several"
+            problem = f"serves no archive called {self.name!r}" if self.name else "serves several"
             raise ArchiveNotFoundError(
-                f"{self.address} {said}; ask for one of these with archive=...: {', '.join(names)}",
+                f"{self.address} {problem}; name one of these with archive=...: {', '.join(names)}",
                 field="archive",
                 details={"archives": ", ".join(names)},
             )

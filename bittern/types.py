@@ -339,13 +339,13 @@ class AddTotals:
 
     def __str__(self) -> str:
         """One line, e.g. ``3 added (7 observations), 1 failed``."""
-        parts = [f"{self.added} added"]
+        counts = [f"{self.added} added"]
         if self.overwritten:
-            parts.append(f"{self.overwritten} overwritten")
-        parts[-1] += f" ({self.observations} observations)"
-        parts += [f"{self.skipped} skipped"] if self.skipped else []
-        parts += [f"{self.failed} failed"] if self.failed else []
-        return ", ".join(parts)
+            counts.append(f"{self.overwritten} overwritten")
+        counts[-1] += f" ({self.observations} observations)"
+        counts += [f"{self.skipped} skipped"] if self.skipped else []
+        counts += [f"{self.failed} failed"] if self.failed else []
+        return ", ".join(counts)
 
 
 class Adding(Iterator[list[AddResult]]):

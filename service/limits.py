@@ -6,12 +6,19 @@ and `bittern.query.Query`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from bittern.checks import MAX_MEDIA_BYTES, check_string
-from bittern.errors import DeadlineExceededError, InvalidInputError, MediaTooLargeError
+from bittern.errors import (
+    DeadlineExceededError,
+    InvalidInputError,
+    LimitExceededError,
+    MediaTooLargeError,
+)
 from bittern.query import Query
 from bittern.types import MediaItem
 
@@ -53,6 +60,10 @@ class ServiceConfig:
     max_concurrent_rpcs: int = 64
     grace_s: float = 10.0
 
+    def at_most_a_quarter(self, calls: int) -> int:
+        """So many calls, but at most a quarter of the workers: searches need the others."""
+        return min(calls, max(1, self.workers // 4))
+
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
@@ -67,6 +78,33 @@ class ServiceConfig:
                 f"({self.workers}): open Add calls would leave no worker for searches",
                 field="max_add_streams",
             )
+
+
+class Slots:
+    """Calls of one kind that may be open at once.
+
+    Args:
+        most: their number.
+        refusal: message for one call more.
+    """
+
+    def __init__(self, most: int, refusal: str) -> None:
+        self._free = threading.BoundedSemaphore(most)
+        self._refusal = refusal
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take a slot for this block.
+
+        Raises:
+            LimitExceededError: all are taken.
+        """
+        if not self._free.acquire(blocking=False):
+            raise LimitExceededError(self._refusal)
+        try:
+            yield
+        finally:
+            self._free.release()
 
 
 class Deadline:

@@ -3,7 +3,6 @@
 # ruff: noqa: N802 - the methods are named as the rpcs are
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,14 +10,14 @@ from typing import TYPE_CHECKING
 import grpc
 
 from bittern.checks import check_model
-from bittern.errors import InvalidInputError, LimitExceededError
+from bittern.errors import InvalidInputError
 from bittern.service.grpc.job_messages import job_to_wire, spec_from_wire
 from bittern.service.grpc.messages import page_size_from_wire
 from bittern.service.grpc.status import rpc_context
 from bittern.service.jobs.queue import JobQueue
 from bittern.service.jobs.record import JobRecord
 from bittern.service.jobs.serving import AllowedFolders, check_model_name
-from bittern.service.limits import ServiceConfig
+from bittern.service.limits import ServiceConfig, Slots
 from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
 
@@ -48,8 +47,11 @@ class JobServicer(pb_grpc.JobServiceServicer):
         self._queue = queue
         self._allowed = allowed
         self._archive_of = archive_of
-        self._most_watchers = min(config.max_job_watchers, max(1, config.workers // 4))
-        self._watchers = threading.BoundedSemaphore(self._most_watchers)
+        most = config.at_most_a_quarter(config.max_job_watchers)
+        self._watchers = Slots(
+            most,
+            f"{most} jobs are being watched, which is the limit; call GetJob now and then instead",
+        )
 
     def SubmitJob(
         self, request: pb.SubmitJobRequest, context: grpc.ServicerContext
@@ -93,17 +95,9 @@ class JobServicer(pb_grpc.JobServiceServicer):
         self, request: pb.WatchJobRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchJobResponse]:
         """Return a job after each change, until it has ended."""
-        with rpc_context("WatchJob", context):
-            if not self._watchers.acquire(blocking=False):
-                raise LimitExceededError(
-                    f"{self._most_watchers} jobs are being watched, which is the limit; "
-                    "call GetJob now and then instead"
-                )
-            try:
-                for record in self._queue.watch(request.id, lambda: not context.is_active()):
-                    yield pb.WatchJobResponse(job=self._message(record))
-            finally:
-                self._watchers.release()
+        with rpc_context("WatchJob", context), self._watchers.taken():
+            for record in self._queue.watch(request.id, lambda: not context.is_active()):
+                yield pb.WatchJobResponse(job=self._message(record))
 
     def CancelJob(
         self, request: pb.CancelJobRequest, context: grpc.ServicerContext

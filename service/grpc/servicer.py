@@ -12,7 +12,6 @@ import grpc
 from bittern.checks import check_where
 from bittern.errors import (
     ArchiveNotFoundError,
-    LimitExceededError,
     QueryError,
     ServiceUnavailableError,
 )
@@ -23,7 +22,7 @@ from bittern.service.export.writers import writer_of
 from bittern.service.grpc import messages
 from bittern.service.grpc.add_stream import answer_add
 from bittern.service.grpc.status import rpc_context
-from bittern.service.limits import ServiceConfig, check_query_media
+from bittern.service.limits import ServiceConfig, Slots, check_query_media
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 
@@ -45,10 +44,15 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     def __init__(self, archives: Mapping[str, LocalArchive], config: ServiceConfig) -> None:
         self._archives = dict(archives)
         self._config = config
-        self._add_streams = threading.BoundedSemaphore(config.max_add_streams)
-        # Exports use at most a quarter of the workers; searches need the others.
-        self._exports = threading.BoundedSemaphore(
-            min(config.max_exports, max(1, config.workers // 4))
+        self._add_streams = Slots(
+            config.max_add_streams,
+            f"{config.max_add_streams} Add calls are open, which is the limit; "
+            "try again when one has ended",
+        )
+        self._exports = Slots(
+            config.at_most_a_quarter(config.max_exports),
+            "as many exports are being sent as this server sends at once; try again when one has "
+            "ended",
         )
         self.stopping = threading.Event()
 
@@ -64,22 +68,14 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
         self, request_iterator: Iterator[pb.AddRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.AddResponse]:
         """Commit batches and answer each."""
-        with rpc_context("Add", context) as deadline:
-            if not self._add_streams.acquire(blocking=False):
-                raise LimitExceededError(
-                    f"{self._config.max_add_streams} Add calls are open, which is the limit; "
-                    "try again when one has ended"
-                )
-            try:
-                yield from answer_add(
-                    request_iterator,
-                    archive_of=self.archive,
-                    config=self._config,
-                    deadline=deadline,
-                    stopping=self.stopping,
-                )
-            finally:
-                self._add_streams.release()
+        with rpc_context("Add", context) as deadline, self._add_streams.taken():
+            yield from answer_add(
+                request_iterator,
+                archive_of=self.archive,
+                config=self._config,
+                deadline=deadline,
+                stopping=self.stopping,
+            )
 
     def Get(self, request: pb.GetRequest, context: grpc.ServicerContext) -> pb.GetResponse:
         """Return one observation."""
@@ -124,12 +120,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
             archive = self.archive(request.archive)
             writer = writer_of(_format_of(request))
             _check_export(request)
-            if not self._exports.acquire(blocking=False):
-                raise LimitExceededError(
-                    "as many exports are being sent as this server sends at once; try again when "
-                    "one has ended"
-                )
-            try:
+            with self._exports.taken():
                 if request.HasField("search"):
                     query = self._query(request.search)
                     rows = rows_of_hits(archive.answer(query, deadline).hits)
@@ -140,8 +131,6 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
                     if self.stopping.is_set():
                         raise ServiceUnavailableError("the server is stopping; export again later")
                     yield pb.ExportResponse(**chunk._asdict())
-            finally:
-                self._exports.release()
 
     def Stats(self, request: pb.StatsRequest, context: grpc.ServicerContext) -> pb.StatsResponse:
         """Return statistics of an archive."""
@@ -184,9 +173,11 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
             return self._archives[name]
         names = sorted(self._archives)
         listed = ", ".join(names[:_NAMES_SHOWN]) + ("…" if len(names) > _NAMES_SHOWN else "")
-        said = f"no archive is called {name!r} here" if name else "several archives are served here"
+        problem = (
+            f"no archive is called {name!r} here" if name else "several archives are served here"
+        )
         raise ArchiveNotFoundError(
-            f"{said}; name one of these in `archive`: {listed}",
+            f"{problem}; name one of these in `archive`: {listed}",
             field="archive",
             details={"archives": listed},
         )

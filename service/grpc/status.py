@@ -115,10 +115,10 @@ def _error_of_info(info: error_details_pb2.ErrorInfo, status: status_pb2.Status)
 
 def _error_of_code(call: grpc.Call, address: str) -> BitternError:
     """The error of a call without a Bittern status: of the connection, or of gRPC."""
-    code, said = call.code(), call.details() or ""
+    code, details = call.code(), call.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
         return ServiceUnavailableError(
-            f"no server answers at {address} ({said}); start one with "
+            f"no server answers at {address} ({details}); start one with "
             f"`bittern serve ARCHIVE --listen {address}`, or check the address",
             details={"address": address},
         )
@@ -128,15 +128,15 @@ def _error_of_code(call: grpc.Call, address: str) -> BitternError:
         )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return LimitExceededError(
-            f"{address} refused the call ({said}); send less at once, or fewer calls at a time"
+            f"{address} refused the call ({details}); send less at once, or fewer calls at a time"
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return PreconditionError(
-            f"what listens at {address} is not a Bittern server of this version ({said})"
+            f"what listens at {address} is not a Bittern server of this version ({details})"
         )
     if code is grpc.StatusCode.CANCELLED:
-        return ServiceUnavailableError(f"the call to {address} was cut off ({said})")
-    return _nearest_class(code.value[0])(f"the call to {address} failed: {code.name}: {said}")
+        return ServiceUnavailableError(f"the call to {address} was cut off ({details})")
+    return _nearest_class(code.value[0])(f"the call to {address} failed: {code.name}: {details}")
 
 
 def _every_class(root: type[BitternError]) -> Iterator[type[BitternError]]:

@@ -77,7 +77,7 @@ def test_of_several_archives_one_is_to_be_named_by_option(run: Run) -> None:
     with serve(archives, listen=":0") as server:
         done = run("search", server.address, "a heron")
         assert done.status == 1
-        assert "ask for one of these with --archive: herons, owls" in done.err
+        assert "name one of these with --archive: herons, owls" in done.err
         assert run("search", server.address, "a heron", "--archive", "owls").status == 0
 
 

@@ -135,7 +135,7 @@ MISTAKES: dict[str, tuple[Call, type[BitternError], str]] = {
 def test_a_mistake_is_the_same_error_in_the_same_words_both_ways(
     local: LocalArchive, remote: ArchiveAPI, mistake: str
 ) -> None:
-    call, error, part = MISTAKES[mistake]
+    call, error, words = MISTAKES[mistake]
     raised = []
     for archive in (local, remote):
         with pytest.raises(BitternError) as caught:
@@ -144,7 +144,7 @@ def test_a_mistake_is_the_same_error_in_the_same_words_both_ways(
     assert raised[0] == raised[1]
     assert local.get("red.png").id == "red.png"  # nothing was deleted
     assert raised[0][0] is error
-    assert part in raised[0][1]
+    assert words in raised[0][1]
 
 
 UNUSABLE: dict[str, MediaItem] = {
@@ -185,7 +185,7 @@ def test_metadata_that_no_archive_holds_fail_in_the_same_words_both_ways(
 def test_an_unusable_item_fails_alone_in_the_same_words_both_ways(
     local: LocalArchive, remote: ArchiveAPI, kind: str
 ) -> None:
-    said = []
+    messages = []
     for number, archive in enumerate((local, remote)):
         good = MediaItem(f"good-{number}", "good.png", "image", data=picture("red"))
         [results] = archive.add([UNUSABLE[kind], good])
@@ -193,8 +193,8 @@ def test_an_unusable_item_fails_alone_in_the_same_words_both_ways(
         assert by_id[good.occurrence_id].status is AddStatus.ADDED
         failed = by_id[UNUSABLE[kind].occurrence_id]
         assert (failed.status, failed.reason) == (AddStatus.FAILED, "INVALID_INPUT")
-        said.append(failed.message)
-    assert said[0] == said[1]
+        messages.append(failed.message)
+    assert messages[0] == messages[1]
 
 
 def test_what_came_before_something_that_is_no_item_is_answered_and_stored(

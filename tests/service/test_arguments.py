@@ -125,8 +125,8 @@ MISTAKES: dict[str, tuple[Call, type[BitternError], str]] = {
 def test_a_mistake_is_refused_before_anything_is_sent(
     remote: RemoteArchive, served: FakeArchive, mistake: str
 ) -> None:
-    call, error, part = MISTAKES[mistake]
-    with pytest.raises(error, match=re.escape(part)) as caught:
+    call, error, words = MISTAKES[mistake]
+    with pytest.raises(error, match=re.escape(words)) as caught:
         call(remote)
     assert type(caught.value) is error
     assert (served.seen, served.added, len(served.observations)) == ([], [], 20)
