@@ -140,7 +140,7 @@ def test_where_relevance_is_not_judged_the_distance_alone_decides_and_that_is_sa
     assert "nothing is relevant" not in done.err
 
 
-def test_stats_tell_what_searches_and_why(run: Run, archive: Path) -> None:
+def test_stats_show_what_searches_and_why(run: Run, archive: Path) -> None:
     done = run("stats", archive)
     assert done.status == 0
     for words in ("4 image", "field-256", "flat, exact", "every code is compared", "generation"):
@@ -377,7 +377,7 @@ def test_encode_writes_the_codes_that_index_stores(
     assert all(len(code) == 32 for code in codes.values())
 
 
-def test_models_tells_which_weights_are_here(run: Run) -> None:
+def test_models_lists_which_weights_are_present(run: Run) -> None:
     rows = {row["name"]: row for row in json.loads(run("models", "--json").out)}
     assert set(rows) >= {"field", "bioclip", "bioclip-2", "bioclip-2.5", "biolingual"}
     assert rows["field"]["ready"]

@@ -51,7 +51,7 @@ def test_hits_that_were_bounded_say_by_what(run: Run, address: str) -> None:
     assert "none beyond 3" in done.err
 
 
-def test_stats_of_a_server_tell_what_searches_why_and_what_is_being_built(
+def test_stats_of_a_server_show_what_searches_why_and_what_is_being_built(
     run: Run, address: str
 ) -> None:
     done = run("stats", address)
@@ -81,7 +81,7 @@ def test_of_several_archives_one_is_to_be_named_by_option(run: Run) -> None:
         assert run("search", server.address, "a heron", "--archive", "owls").status == 0
 
 
-def test_stats_of_an_earlier_server_say_that_it_does_not_tell(run: Run) -> None:
+def test_stats_of_an_earlier_server_say_that_engines_are_unknown(run: Run) -> None:
     class Earlier(FakeArchive):
         def stats(self) -> ArchiveStats:
             now = super().stats()

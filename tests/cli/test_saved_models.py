@@ -109,7 +109,7 @@ def test_a_figure_is_shown_in_short(metric: str, value: float, shown: str) -> No
     assert [str(cell) for cell in measured.cells] == [shown]
 
 
-def test_every_place_is_listed_once(
+def test_every_folder_is_listed_once(
     run: Run, here: Path, heron: SavedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heron.save(here / "runs" / "one")

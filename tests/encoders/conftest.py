@@ -13,7 +13,7 @@ from tests.encoders import tiny
 
 @pytest.fixture(autouse=True)
 def _no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test finds this machine's weights, or asks the hub."""
+    """No test finds this machine's weights, or calls the hub."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty-cache"))
     monkeypatch.delenv("BITTERN_WEIGHTS", raising=False)

@@ -270,6 +270,6 @@ def test_an_archive_without_a_model_says_how_to_get_one(empty: LocalArchive) -> 
         next(empty.add([item]))
 
 
-def test_models_tell_how_many_rows_they_coded(local: LocalArchive) -> None:
+def test_models_report_how_many_rows_they_coded(local: LocalArchive) -> None:
     [info] = local.models()
     assert (info.name, info.bits, dict(info.rows)) == ("toy-64", 64, {"image": 3, "audio": 5})

@@ -73,7 +73,7 @@ def test_a_backup_says_what_it_copied_and_renews_itself(path: Path, tmp_path: Pa
     assert "unchanged" in run("backup", path, tmp_path / "copy").output
 
 
-def test_statistics_tell_of_a_snapshot(path: Path) -> None:
+def test_statistics_of_a_snapshot_are_shown(path: Path) -> None:
     run("snapshots", path, "--take", "spring")
     with Archive.open(path, write=True) as archive:
         archive.delete(["a"])

@@ -162,7 +162,7 @@ def test_encode_prints_its_report_for_programs(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_a_job_to_stop_and_the_second_ends_it(number: int) -> None:
+def test_the_first_signal_stops_a_job_after_a_commit_and_the_second_ends_it(number: int) -> None:
     before = signal.getsignal(number)
     with stopping() as cancelled:
         assert not cancelled()

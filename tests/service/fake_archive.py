@@ -55,7 +55,7 @@ def heron(row: int = 0) -> Observation:
         occurrence_id=f"obs-{row}",
         modality="image",
         media=f"heron-{row}.jpg",
-        media_root="/secret/place",
+        media_root="/secret/folder",
         metadata={
             "scientificName": "Ardea cinerea",
             "vernacularName": "Grey Heron <i>",

@@ -26,7 +26,7 @@ from bittern.types import MediaItem
 from tests.service.fake_archive import FakeArchive
 
 
-def test_a_path_and_its_bytes_ask_the_same(
+def test_a_path_and_its_bytes_are_the_same_query(
     remote: RemoteArchive, served: FakeArchive, tmp_path: Path
 ) -> None:
     file = tmp_path / "heron.jpg"

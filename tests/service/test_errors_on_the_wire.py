@@ -114,7 +114,7 @@ def test_half_a_surrogate_in_a_message_does_not_break_the_answer(
 def test_an_unforeseen_failure_leaks_nothing_and_is_logged_under_its_number(
     remote: RemoteArchive, served: FakeArchive, caplog: pytest.LogCaptureFixture
 ) -> None:
-    served.failure = RuntimeError("password=hunter2 in /secret/place")
+    served.failure = RuntimeError("password=hunter2 in /secret/folder")
     with pytest.raises(InternalError) as caught:
         remote.search("a heron")
     assert "hunter2" not in str(caught.value)

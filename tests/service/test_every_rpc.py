@@ -97,7 +97,7 @@ def test_the_window_of_a_recording_keeps_its_seconds(remote: RemoteArchive) -> N
 
 def test_media_root_stays_on_the_server(remote: RemoteArchive) -> None:
     assert all(o.media_root == "" for o in remote.list())
-    assert "/secret/place" not in repr(remote.search("a heron"))
+    assert "/secret/folder" not in repr(remote.search("a heron"))
 
 
 def test_list_goes_through_all_pages(remote: RemoteArchive, served: FakeArchive) -> None:

@@ -80,7 +80,7 @@ def test_paths_on_the_server_are_not_sent(stub: pb_grpc.ArchiveServiceStub) -> N
     for name in WRITERS:
         for wanted in (pb.ExportRequest(), pb.ExportRequest(search=search)):
             wanted.format = EXPORT_FORMATS[name]
-            assert b"/secret/place" not in whole(stub, wanted)
+            assert b"/secret/folder" not in whole(stub, wanted)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_an_answer_of_a_server_that_names_no_engine_was_exact() -> None:
     )
 
 
-def test_a_request_that_asks_for_nothing_new_holds_nothing_new() -> None:
+def test_a_request_without_new_options_has_no_new_fields() -> None:
     message = messages.query_to_wire(Query(text="a heron"), "")
     assert {field.name for field, _ in message.ListFields()} == {"text", "k"}
 

@@ -326,7 +326,7 @@ def core(attributes: str) -> str:
     return f"<core {attributes}><files><location>o.txt</location></files></core>"
 
 
-def test_gbifs_simple_download_is_refused_with_what_to_ask_for(tmp_path: Path) -> None:
+def test_gbifs_simple_download_is_refused_with_the_download_to_choose(tmp_path: Path) -> None:
     simple = tmp_path / "0012345.csv"
     simple.write_text("gbifID\tdatasetKey\toccurrenceID\tmediaType\n1\tx\ty\tStillImage\n")
     with zipfile.ZipFile(tmp_path / "0012345.zip", "w") as archive_:
