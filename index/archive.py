@@ -403,17 +403,6 @@ class Archive:
             cutoff=within,
         )
 
-    def build_index(self, model: str) -> None:
-        """Build the approximate index of a model's codes, if the options allow one.
-
-        Raises:
-            DigestMismatchError: the archive has no such model.
-            ArchiveDamagedError: it cannot be built.
-        """
-        record, generation = self._model(model), self._current()
-        for modality, blocks in generation.codes(record).items():
-            self._follower.engines.prepare(_codes_name(record, modality), blocks)
-
     # Counts
 
     @repeat_on_newest

@@ -102,19 +102,6 @@ class BackgroundIndex:
                 coverage=self._covered(self._lists, blocks),
             )
 
-    def prepare(self, blocks: CodeBlocks) -> None:
-        """Bring the lists up to date now.
-
-        Raises:
-            ArchiveDamagedError: they cannot be built.
-        """
-        with self._turn, self._lock:
-            up_to_date = not self._outdated(blocks)
-        if not up_to_date:
-            self._build(blocks)
-            if self._failed:
-                raise ArchiveDamagedError(self._failed)
-
     def bring_up_to_date(self, blocks: CodeBlocks) -> None:
         """Start to build, unless the lists are up to date or a build is running or has failed."""
         with self._lock:

@@ -80,15 +80,6 @@ class EngineChooser:
             building=index.building,
         )
 
-    def prepare(self, name: str, blocks: CodeBlocks) -> None:
-        """Build the approximate index of these codes now, if the options allow one.
-
-        Raises:
-            ArchiveDamagedError: it cannot be built.
-        """
-        if self._may_approximate and not self._why_exact(blocks):
-            self._index(name).prepare(blocks)
-
     def close(self) -> None:
         """Stop running builds, within a second or so, and start no new ones."""
         self._closed = True

@@ -17,6 +17,7 @@ from bittern.cli.serving import byte_count, warn_without_gpu
 from bittern.index.archive import Archive
 from bittern.query import SearchOptions
 from tests.cli.conftest import SAMPLE, Run
+from tests.index.samples import build_index
 
 
 def commands(group: Any = None, before: str = "") -> Iterator[str]:
@@ -174,7 +175,7 @@ def test_a_search_on_the_command_line_builds_no_index_and_says_how_once(
 
 def test_a_search_on_the_command_line_uses_an_index_that_is_stored(run: Run, large: Path) -> None:
     with Archive.open(large, search=SearchOptions(recall=0.9)) as opened:
-        opened.build_index(opened.model_records()[0].digest)
+        build_index(opened, opened.model_records()[0].digest)
     assert list((large / "derived").glob("*-image-ivf.*"))
     assert "have no index" not in run("search", large, "a bee", "--recall", "0.9").err
 

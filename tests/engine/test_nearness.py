@@ -23,6 +23,7 @@ from bittern.service.local.relevance import REFERENCE_TEXTS
 from bittern.types import MediaItem
 from tests.engine.conftest import toy_model
 from tests.engine.toy import COLOURS, DIM, ToyEncoder, picture
+from tests.index.samples import build_index
 from tests.serving import client_of
 
 PICTURES = 40
@@ -192,7 +193,7 @@ def approximate(
     """The same archive, opened by somebody who wants half of the nearest from an index."""
     options = SearchOptions(engine="ivf", recall=0.5)
     with Archive.open(local.archive.path, search=options) as opened:
-        opened.build_index(opened.model_records()[0].digest)
+        build_index(opened, opened.model_records()[0].digest)
         again = LocalArchive(opened, load_encoder=lambda name: wordy)
         if request.param == "in process":
             yield again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,6 +65,15 @@ def recording(
         )
         for i in range(windows)
     ]
+
+
+def build_index(archive: Archive, model: str) -> None:
+    """Build the approximate index of a model's codes, as a search that wants one does."""
+    [bits] = [record.bits for record in archive.model_records() if record.digest == model]
+    archive.search(np.zeros(bits), model=model, k=1, metric="hamming", recall=0.9)
+    for thread in threading.enumerate():
+        if thread.name == "bittern-build":
+            thread.join()
 
 
 def ids(archive: Archive, where: str | None = None) -> list[str]:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bittern.errors import ArchiveDamagedError
-from bittern.index.engines import choosing
+from bittern.index.engines import background_index, choosing
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.choosing import EngineChooser
 from bittern.index.engines.flat import FlatEngine
@@ -47,11 +46,17 @@ def blocks() -> CodeBlocks:
     return CodeBlocks.of(np.arange(20_000), clustered(20_000))
 
 
-def settled(engines: EngineChooser) -> None:
-    """Wait for what is being built."""
+def settled() -> None:
+    """Wait for running builds."""
     for thread in threading.enumerate():
         if thread.name == "bittern-build":
             thread.join(60)
+
+
+def build(engines: EngineChooser, blocks: CodeBlocks) -> None:
+    """Build the index of these codes, or take up the stored one."""
+    engines.engine("owl", blocks, 0.9)
+    settled()
 
 
 def test_searches_are_exact_unless_less_is_wanted(blocks: CodeBlocks) -> None:
@@ -64,7 +69,7 @@ def test_searches_are_exact_unless_less_is_wanted(blocks: CodeBlocks) -> None:
 def test_an_index_is_built_in_the_background_and_used_once_it_is_there(blocks: CodeBlocks) -> None:
     engines = EngineChooser(SearchOptions(recall=0.95))
     assert engines.engine("owl", blocks).exact
-    settled(engines)
+    settled()
     assert engines.engine("owl", blocks).kind == "ivf"
     stats = engines.stats("owl", blocks)
     assert (stats.kind, stats.exact, stats.building) == ("ivf", False, "")
@@ -81,14 +86,14 @@ def test_few_rows_are_searched_exactly_whatever_is_wanted(blocks: CodeBlocks) ->
 
 def test_the_approximate_engine_can_be_chosen_by_name(blocks: CodeBlocks) -> None:
     engines = EngineChooser(SearchOptions(engine="ivf", recall=0.9))
-    engines.prepare("owl", blocks)
+    build(engines, blocks)
     assert engines.engine("owl", blocks).kind == "ivf"
     assert engines.engine("owl", blocks, 1.0).exact
 
 
 def test_an_index_follows_what_is_added_deleted_and_overwritten(blocks: CodeBlocks) -> None:
     engines = EngineChooser(SearchOptions(recall=0.95))
-    engines.prepare("owl", blocks)
+    build(engines, blocks)
     codes = np.array(blocks.codes)
     codes[:4_000] = clustered(4_000, seed=4)
     later = CodeBlocks.of(blocks.rows, codes).without(np.arange(5_000, 6_000))
@@ -101,7 +106,7 @@ def test_an_index_follows_what_is_added_deleted_and_overwritten(blocks: CodeBloc
             np.mean(f.distances <= e.distances[-1]) for f, e in zip(found, exact, strict=True)
         ]
         assert np.mean(shares) >= 0.95
-        settled(engines)
+        settled()
     engine = engines.engine("owl", later)
     assert isinstance(engine, IvfEngine)
     assert len(engine.lists.base) == 24_000
@@ -114,7 +119,7 @@ def test_an_index_over_many_deleted_rows_is_built_once(blocks: CodeBlocks, share
     later = blocks.without(np.flatnonzero(np.random.default_rng(0).random(20_000) < share))
     for _ in range(4):
         engines.engine("owl", later)
-        settled(engines)
+        settled()
     assert shelf.writes == 1
     assert engines.engine("owl", later).kind == "ivf"
 
@@ -141,7 +146,7 @@ def test_nothing_is_built_where_nothing_is_to_be(
     blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf = Shelf()
-    EngineChooser(SearchOptions(recall=0.95), shelf).prepare("owl", blocks)
+    build(EngineChooser(SearchOptions(recall=0.95), shelf), blocks)
     monkeypatch.setattr(InvertedLists, "build", lambda *_, **__: pytest.fail("built"))
     lazy = SearchOptions(recall=0.95, build=False)
     assert EngineChooser(lazy, Shelf()).engine("owl", blocks).kind == "flat"
@@ -152,20 +157,20 @@ def test_a_kept_index_is_taken_up_instead_of_built(
     blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf = Shelf()
-    EngineChooser(SearchOptions(recall=0.95), shelf).prepare("owl", blocks)
+    build(EngineChooser(SearchOptions(recall=0.95), shelf), blocks)
     assert list(shelf.arrays) == ["owl-ivf"]
     monkeypatch.setattr(InvertedLists, "build", lambda *_, **__: pytest.fail("built anew"))
     again = EngineChooser(SearchOptions(recall=0.95), shelf)
-    again.prepare("owl", blocks)
+    build(again, blocks)
     assert again.engine("owl", blocks).kind == "ivf"
 
 
 def test_a_damaged_kept_index_is_built_anew(blocks: CodeBlocks) -> None:
     shelf = Shelf()
-    EngineChooser(SearchOptions(recall=0.95), shelf).prepare("owl", blocks)
+    build(EngineChooser(SearchOptions(recall=0.95), shelf), blocks)
     shelf.arrays["owl-ivf"] = {"members": np.zeros(3)}
     again = EngineChooser(SearchOptions(recall=0.95), shelf)
-    again.prepare("owl", blocks)
+    build(again, blocks)
     assert again.engine("owl", blocks).kind == "ivf"
     assert len(shelf.arrays["owl-ivf"]) > 3
 
@@ -186,13 +191,12 @@ def test_an_index_that_cannot_be_built_leaves_searches_exact(
     engines = EngineChooser(SearchOptions(recall=0.95))
     for _ in range(3):
         assert engines.engine("owl", blocks).exact
-        settled(engines)
+        settled()
     assert "too little of it" in engines.stats("owl", blocks).reason
     assert caplog.text.count("searches stay exact") == 1
-    with pytest.raises(ArchiveDamagedError, match="too little"):
-        engines.prepare("owl", blocks)
     monkeypatch.setattr(InvertedLists, "build", whole)
-    engines.prepare("owl", blocks)
+    monkeypatch.setattr(background_index, "_RETRY_AFTER_S", 0.0)
+    build(engines, blocks)
     assert engines.engine("owl", blocks).kind == "ivf"
 
 

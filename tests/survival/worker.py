@@ -24,6 +24,7 @@ from typing import Any
 from bittern.index import generation_files, versions, writer
 from bittern.index.archive import Archive
 from bittern.index.store import Store
+from tests.index.samples import build_index
 from tests.survival.content import Content, Operation, next_operation, observations, record_of
 from tests.survival.journal import Journal, content_from_json
 
@@ -78,7 +79,7 @@ class Worker:
         writer.make_lookups(self.archive._store)
 
     def index(self, operation: Operation) -> None:
-        self.archive.build_index(record_of(operation["model"]).digest)
+        build_index(self.archive, record_of(operation["model"]).digest)
 
     def reopen(self, operation: Operation) -> None:
         self.archive.close()
