@@ -122,8 +122,8 @@ class EvalRequest:
             cut = measure(name).cutoff
             if cut and depth and cut > depth:
                 raise InvalidInputError(
-                    f"{name} looks at {cut} ranks, and --depth is {depth}; rank deeper, or ask for "
-                    "other --measures",
+                    f"{name} looks at {cut} ranks, and --depth is {depth}; rank deeper, or "
+                    "choose other --measures",
                     field="depth",
                 )
 

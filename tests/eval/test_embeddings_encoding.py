@@ -303,7 +303,7 @@ def test_an_empty_text_fails_alone(tmp_path: Path) -> None:
     assert rows.failed == ((1, "it is an empty text"),)
 
 
-def test_a_tower_that_there_is_not_is_named(tmp_path: Path) -> None:
+def test_a_missing_tower_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModalityError):
         embed_items(embedder(ToyEncoder([Modality.TEXT])), images(1), tmp_path)
 

@@ -43,8 +43,8 @@ def test_a_recording_is_the_mean_of_its_windows(tmp_path: Path) -> None:
     item = MediaItem("r", "r.wav", "audio", data=sound("red", "green"))
     queries = with_media([item, recordings(("blue",)).contents[0]], "audio")  # type: ignore[list-item]
     found = embed_queries(embedder(ToyEncoder()), queries, tmp_path)
-    parts = recordings(("red",), ("green",)).contents
-    alone = embed_queries(embedder(ToyEncoder()), with_media(list(parts), "audio"), tmp_path)  # type: ignore[call-overload]
+    halves = recordings(("red",), ("green",)).contents
+    alone = embed_queries(embedder(ToyEncoder()), with_media(list(halves), "audio"), tmp_path)  # type: ignore[call-overload]
     mean = alone.mean(axis=0)
     np.testing.assert_allclose(found[0], mean / np.linalg.norm(mean), 1e-5)
 

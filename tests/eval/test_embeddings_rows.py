@@ -104,7 +104,7 @@ def test_some_rows_come_in_the_order_given(rows: EmbeddedRows, chosen: list[int]
 
 
 @pytest.mark.parametrize("chosen", [[10], [-1], [0, 2**40], [[0]]])
-def test_rows_that_there_are_not_are_refused(rows: EmbeddedRows, chosen: Any) -> None:
+def test_unknown_rows_are_refused(rows: EmbeddedRows, chosen: Any) -> None:
     with pytest.raises(CodeError, match="from 0 to 9"):
         rows.read(np.array(chosen))
 
@@ -131,7 +131,7 @@ def test_shards_of_any_size_join_without_a_seam(
         shards.append(read_shard(folder, f"{number}" * 64, size + 1, DIM))
         at += size
     rows = ShardedRows([shard for shard in shards if shard is not None], DIM, "")
-    tiles = [part for _, part in rows.tiles(tile)]
+    tiles = [each for _, each in rows.tiles(tile)]
     assert np.array_equal(np.concatenate([values[:0], *tiles]), values)
     backwards = np.arange(sum(sizes))[::-1]
     assert np.array_equal(rows.read(backwards), values[backwards])

@@ -39,7 +39,7 @@ def items(classes: list[int]) -> Items:
 
 
 def vectors(tmp_path: Path, trained: list[int], queries: list[int]) -> Vectors:
-    """A task of three texts, with a training part of its own."""
+    """A task of three texts, with a training split of its own."""
     all_items, all_queries = items([0, 1, 2]), queries_of([0, 1, 2])
     task = Task(
         name="text→text",
@@ -56,20 +56,20 @@ def vectors(tmp_path: Path, trained: list[int], queries: list[int]) -> Vectors:
 def test_labels_name_the_query_of_each_class_in_whatever_order_queries_stand(
     tmp_path: Path,
 ) -> None:
-    part = vectors(tmp_path, [0, 1, 2, 2, 0], [2, 0, 1]).training
-    assert part.labels is not None
-    assert part.labels.tolist() == [1, 2, 0, 0, 1]
-    for item, label in zip(part.items, part.labels.tolist(), strict=True):
-        np.testing.assert_allclose(item, part.queries[label], atol=1e-6)
+    training = vectors(tmp_path, [0, 1, 2, 2, 0], [2, 0, 1]).training
+    assert training.labels is not None
+    assert training.labels.tolist() == [1, 2, 0, 0, 1]
+    for item, label in zip(training.items, training.labels.tolist(), strict=True):
+        np.testing.assert_allclose(item, training.queries[label], atol=1e-6)
 
 
 @pytest.mark.parametrize(("trained", "queries"), [([0, -1, 1], [0, 1]), ([0, 2], [0, 1])])
-def test_a_training_part_with_an_item_of_no_query_has_no_labels(
+def test_a_training_split_with_an_item_of_no_query_has_no_labels(
     tmp_path: Path, trained: list[int], queries: list[int]
 ) -> None:
-    part = vectors(tmp_path, trained, queries).training
-    assert part.labels is None
-    assert len(part.items) == len(trained)
+    training = vectors(tmp_path, trained, queries).training
+    assert training.labels is None
+    assert len(training.items) == len(trained)
 
 
 def test_another_seed_draws_other_rows_and_the_same_seed_the_same() -> None:

@@ -55,7 +55,7 @@ def test_data_folder_that_is_none_is_refused(tmp_path: Path, name: str, message:
     assert "441 GB" in str(refused.value)
 
 
-def test_files_that_are_there_are_told_from_those_that_are_not(tmp_path: Path) -> None:
+def test_existing_and_missing_files_are_distinguished(tmp_path: Path) -> None:
     filled(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg", "c.jpg")
     (tmp_path / "b/3.jpg").mkdir()
     paths = ["a/1.jpg", "b/2.jpg", "c.jpg", "a/2.jpg", "nowhere/1.jpg", "b/3.jpg", "b/1.jpg"]
@@ -64,7 +64,7 @@ def test_files_that_are_there_are_told_from_those_that_are_not(tmp_path: Path) -
     assert skipped_files(there, "images") == ["3 of 7 images are missing and were skipped"]
 
 
-def test_half_of_the_files_gone_is_told_with_numbers_and_a_way_out(tmp_path: Path) -> None:
+def test_half_of_the_files_missing_is_refused_with_numbers_and_remedy(tmp_path: Path) -> None:
     paths = [f"a/{number}.jpg" for number in range(5000)]
     filled(tmp_path, *paths[::2])
     with pytest.raises(LayoutError) as refused:
@@ -161,7 +161,7 @@ def test_table_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
         list(SuiteFile(path, "the release").rows(("query_id", "name")))
 
 
-def test_rows_of_a_table_are_read_beside_columns_nobody_asked_for(tmp_path: Path) -> None:
+def test_rows_of_a_table_are_read_with_further_columns(tmp_path: Path) -> None:
     path = tmp_path / "queries.csv"
     path.write_text(',query_id,name,note\n0,7,"a, b",\n')
     rows = list(SuiteFile(path, "the release").rows(("query_id", "name")))

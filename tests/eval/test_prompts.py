@@ -48,11 +48,11 @@ def test_template_is_filled_with_the_names_of_the_class(template: str, filled: s
 
 
 @pytest.mark.parametrize("template", ["{common}", "{scientific}", "{taxonomy}", "{name}"])
-def test_class_without_names_is_searched_for_by_its_label(template: str) -> None:
+def test_class_without_names_is_searched_by_its_label(template: str) -> None:
     assert fill(template, {}, "frog") == "frog"
 
 
-def test_class_without_common_name_is_searched_for_by_its_scientific_one() -> None:
+def test_class_without_common_name_is_searched_by_its_scientific_one() -> None:
     assert fill("{common}", {"scientificName": "Bubo bubo"}, "label") == "Bubo bubo"
 
 
@@ -95,7 +95,7 @@ def test_several_prompts_make_a_query_each() -> None:
     assert queries.classes.tolist() == [0, 0, 1, 1]
 
 
-def test_averaged_prompts_make_one_query_in_which_each_text_stands_once() -> None:
+def test_averaged_prompts_make_one_query_with_each_text_once() -> None:
     protocol = Protocol(prompts=IMAGE_CAPTIONS, average_prompts=True)
     queries = text_queries(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
     assert list(queries.ids) == ["Strix_aluco", "Bubo_bubo"]
@@ -142,7 +142,7 @@ def test_classes_named_like_the_id_of_another_keep_ids_of_their_own() -> None:
         ({"prompts": [f"{n} {{name}}" for n in range(9)]}, "'4 {name}' and 4 more"),
     ],
 )
-def test_prompts_that_are_used_are_told(options: dict[str, Any], message: str) -> None:
+def test_notes_show_the_prompts(options: dict[str, Any], message: str) -> None:
     assert message in prompts_note(Protocol(**options), IMAGE_PROMPTS)
 
 
@@ -152,14 +152,14 @@ def test_prompt_that_is_given_twice_is_refused() -> None:
         text_queries(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
 
 
-def test_classes_without_the_name_that_is_searched_for_are_counted() -> None:
+def test_classes_without_the_name_of_the_prompt_are_counted() -> None:
     every = np.arange(2)
     sentences = fallbacks(CLASSES, every, Protocol(), IMAGE_PROMPTS)
     assert sentences == ["1 of 2 classes has no common name and is searched by its label"]
     assert fallbacks(CLASSES, every, Protocol(prompts=("{name}",)), IMAGE_PROMPTS) == []
 
 
-def test_where_no_class_has_the_name_that_is_searched_for_it_is_said_first() -> None:
+def test_where_no_class_has_the_name_of_the_prompt_that_is_noted_first() -> None:
     classes = Classes(["a", "b"], [{"scientificName": "Strix aluco"}, {"scientificName": "Bubo"}])
     queries = text_queries(classes, np.arange(2), Protocol(), IMAGE_PROMPTS)
     items = Items(("x",), "image", ("x",), np.zeros(1, np.int32), "image")

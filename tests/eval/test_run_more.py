@@ -1,4 +1,4 @@
-"""Whole runs and their parts: draws, windows, candidates, what distinguishes cells."""
+"""Whole runs and their steps: draws, windows, candidates, what distinguishes cells."""
 
 from __future__ import annotations
 
@@ -133,13 +133,13 @@ def test_only_candidates_are_ranked_and_chance_is_among_them(tmp_path: Path) -> 
 
 def outcome(
     tmp_path: Path,
-    parts: Sequence[tuple[Task, Vectors, Cell]],
+    measured: Sequence[tuple[Task, Vectors, Cell]],
     left_out: Sequence[LeftOut] = (),
     spaces: Sequence[str] = (),
 ) -> Any:
     embedder = Embedder("toy", lambda name: ToyEncoder())
     done = []
-    for number, (task, vectors, cell) in enumerate(parts):
+    for number, (task, vectors, cell) in enumerate(measured):
         space = Space(spaces[number] if spaces else "toy", embedder)
         job = Job(space, task, vectors, [], f"digest {number}")
         about = {**cell.about, "model": space.name}
@@ -191,14 +191,14 @@ def test_of_many_queries_each_keeps_fewer_ranks_but_those_that_are_shown(
 
 def digest(task: Task | None = None, **changed: Any) -> str:
     vectors = vectors_at([5, 10, 20], [0, 1, 2], [0])
-    part = {"labels": np.array([0, 0, 0]), **changed.pop("training", {})}
-    training = replace(vectors.training, **part)
+    changes = {"labels": np.array([0, 0, 0]), **changed.pop("training", {})}
+    training = replace(vectors.training, **changes)
     return digest_of(
         task or a_task(1, 3, sparse([1])), replace(vectors, training=training, **changed)
     )
 
 
-def test_whatever_is_ranked_searched_for_right_or_fitted_on_is_in_the_digest_of_a_job() -> None:
+def test_items_queries_relevance_and_training_are_in_the_digest_of_a_job() -> None:
     other = unit(5, 10, 21)
     rows = vectors_at([5, 10, 20], [0, 1, 2], [0], digest="others").rows
     task = a_task(1, 3, sparse([1]))
@@ -286,14 +286,14 @@ def test_a_class_has_its_figure_over_the_splits_in_which_it_is_in_the_group(
     task = a_task(2, 2, sparse([0], [1]))
     near = vectors_at([0, 90], [0, 1], [0, 90])
     turned = vectors_at([90, 0], [0, 1], [0, 90])
-    parts = [
-        (part, vectors, cell_of(tmp_path, part, vectors))
-        for part, vectors in (
+    measured = [
+        (each, vectors, cell_of(tmp_path, each, vectors))
+        for each, vectors in (
             (with_classes(task, [True, True]), near),
             (with_classes(task, [True, False], repeat=1), turned),
         )
     ]
-    results = outcome(tmp_path, parts)
+    results = outcome(tmp_path, measured)
     found = {(c.group, c.name): list(c.values.values()) for c in results.classes if c.values}
     assert found == {
         ("seen", "class 0"): [0.75],

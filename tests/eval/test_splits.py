@@ -81,8 +81,8 @@ def many(genera: list[int]) -> Classes:
     return Classes([f"c{number}" for number in range(len(taxa))], taxa)
 
 
-def taxa_in(kinds: Classes, rank: str, part: NDArray[np.bool_]) -> set[str]:
-    return {kinds.taxa[position][rank] for position in np.flatnonzero(part).tolist()}
+def taxa_in(kinds: Classes, rank: str, chosen: NDArray[np.bool_]) -> set[str]:
+    return {kinds.taxa[position][rank] for position in np.flatnonzero(chosen).tolist()}
 
 
 def test_random_novel_classes_are_the_share_and_the_same_for_the_same_seed() -> None:
@@ -103,10 +103,10 @@ def test_taxonomic_novel_classes_share_no_genus_with_seen_ones(
 ) -> None:
     kinds = many(genera)
     novel = novel_classes(kinds, "taxonomy", share, seed)
-    parts = [taxa_in(kinds, "genus", part) for part in (novel, ~novel)]
-    assert parts[0]
-    assert parts[1]
-    assert not parts[0] & parts[1]
+    genera_of = [taxa_in(kinds, "genus", each) for each in (novel, ~novel)]
+    assert genera_of[0]
+    assert genera_of[1]
+    assert not genera_of[0] & genera_of[1]
     sums = {0}
     for size in genera:
         sums |= {each + size for each in sums}
@@ -117,8 +117,8 @@ def test_taxonomic_novel_classes_share_no_genus_with_seen_ones(
 def test_taxonomic_novel_genera_share_no_family_with_seen_ones() -> None:
     kinds = many([3, 2, 4, 1, 2, 2])
     novel = novel_classes(kinds, "taxonomy", 0.3, 0, "genus")
-    parts = [taxa_in(kinds, "family", part) for part in (novel, ~novel)]
-    assert not parts[0] & parts[1]
+    families = [taxa_in(kinds, "family", each) for each in (novel, ~novel)]
+    assert not families[0] & families[1]
     assert novel.sum() in (4, 5)
 
 
@@ -213,7 +213,7 @@ def test_genus_of_one_name_in_two_kingdoms_is_two_genera() -> None:
     assert of(at_level(task([0, 1, 2], kinds=kinds), "genus")) == [[0, 2], [1]]
 
 
-def test_rank_that_no_class_tells_is_refused() -> None:
+def test_rank_that_no_class_has_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"has the rank order"):
         at_level(task([0, 1]), "order")
 
@@ -236,7 +236,7 @@ def test_queries_that_nothing_answers_are_left_out_and_counted_with_empty_classe
     assert of(left) == [[0, 1], [2]]
     assert left.candidates is not None
     assert len(left.candidates) == 2
-    assert {name: part.tolist() for name, part in left.groups.items()} == {"a": [True, False]}
+    assert {name: each.tolist() for name, each in left.groups.items()} == {"a": [True, False]}
     assert list(left.left_out) == [
         "3 of 5 queries have no relevant item and were left out "
         "(Capra nubiana, Bos taurus, Panthera onca)",
@@ -269,5 +269,5 @@ def test_protocol_sets_level_then_groups_then_leaves_out() -> None:
     protocol = Protocol(level="genus", novel="taxonomy", novel_share=0.5, prompts=("{name}",))
     made = by_protocol(task([0, 1, 2, 3]), protocol)
     assert list(made.queries.contents) == [("Capra",), ("Bos",), ("Felis",)]
-    groups = sorted(part.tolist() for part in made.groups.values())
+    groups = sorted(each.tolist() for each in made.groups.values())
     assert groups == [[False, False, True], [True, True, False]]

@@ -61,10 +61,12 @@ def with_archive(data: Path) -> Path:
     encoder = ToyEncoder()
     with Archive.create(data / "archive") as archive:
         engine = LocalArchive(archive, load_encoder=lambda name: encoder)
-        for bits, part in ((64, ""), (32, "*.png")):
+        for bits, pattern in ((64, ""), (32, "*.png")):
             folder = data.parent / f"model-{bits}"
             toy_model(encoder, bits).save(folder)
-            source = read_source(data.parent / "media" / part if part else data.parent / "media")
+            source = read_source(
+                data.parent / "media" / pattern if pattern else data.parent / "media"
+            )
             index_source(engine, source.entries, IndexOptions(model=str(folder)))
     return data
 
@@ -78,8 +80,8 @@ def tasks(
 def right(task: Task, query: str) -> dict[str, int]:
     """Ids of what answers a query, with grades."""
     position = list(task.queries.ids).index(query)
-    part = slice(task.relevance.offsets[position], task.relevance.offsets[position + 1])
-    positions, grades = task.relevance.items[part], task.relevance.grades[part]
+    entries = slice(task.relevance.offsets[position], task.relevance.offsets[position + 1])
+    positions, grades = task.relevance.items[entries], task.relevance.grades[entries]
     return {
         task.items.ids[i]: int(g) for i, g in zip(positions.tolist(), grades.tolist(), strict=True)
     }
@@ -134,11 +136,7 @@ def test_media_that_are_searched_with_lie_beside_the_queries(either: Path) -> No
     assert found.modality == "image"
 
 
-def test_only_what_the_model_has_towers_for_is_asked(either: Path) -> None:
-    assert tasks(either, towers=frozenset({"text", "image"})).keys() == {"text→image"}
-
-
-def test_groups_of_queries_are_told_apart(either: Path) -> None:
+def test_groups_of_queries_are_kept_apart(either: Path) -> None:
     found = tasks(either)
     groups = {name: members.tolist() for name, members in found["text→image"].groups.items()}
     assert groups == {"warm": [True, False], "cold": [False, True]}
@@ -310,7 +308,7 @@ def test_an_archive_beside_media_is_refused(data: Path) -> None:
         ("x,,../" + "a" * 300 + ".png,image,", "1 query names a file"),
     ],
 )
-def test_a_query_of_no_use_is_refused_with_its_line(data: Path, row: str, message: str) -> None:
+def test_an_unusable_query_is_refused_with_its_line(data: Path, row: str, message: str) -> None:
     rewritten(data / "queries.csv", lambda text: text + row + "\n")
     with pytest.raises(LayoutError, match=message):
         tasks(data)
@@ -349,7 +347,7 @@ def test_too_many_queries_and_groups_are_refused(
         tasks(data)
 
 
-def test_queries_for_what_is_not_there_are_refused(data: Path) -> None:
+def test_queries_for_an_absent_modality_are_refused(data: Path) -> None:
     for path in (data / "items" / "sounds").iterdir():
         path.unlink()
     rewritten(data / "qrels.txt", lambda s: "".join(x + "\n" for x in s.split("\n") if "png" in x))
@@ -372,21 +370,6 @@ def test_judgements_of_another_modality_are_left_out_and_counted(data: Path) -> 
     assert any(
         "1 judgement is of an item of another modality" in sentence for sentence in task.left_out
     )
-
-
-def test_rows_of_a_manifest_of_no_use_end_the_run_unless_they_are_to_be_skipped(
-    data: Path,
-) -> None:
-    (data / "items").rename(data / "media")
-    names = ["red.png", "blue.png", "green.png", "gone.png"]
-    names += [f"sounds/{name}.wav" for name in ("red", "green", "blue", "two")]
-    lines = [f"{name},media/{name}" for name in names]
-    (data / "manifest.csv").write_text("\n".join(["occurrenceID,media", *lines]))
-    with pytest.raises(LayoutError, match=r"1 entry of .*gone\.png"):
-        tasks(data)
-    found = tasks(data, Protocol(missing="skip"))["text→image"]
-    assert len(found.items) == 3
-    assert any("1 entry of manifest.csv" in line for line in found.left_out)
 
 
 def test_a_table_of_ones_own_is_mended_and_not_taken_from_elsewhere(data: Path) -> None:

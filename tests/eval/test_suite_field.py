@@ -78,21 +78,6 @@ def test_a_scientific_name_is_a_labels_only_where_all_of_its_items_have_it(folde
     ]
 
 
-@pytest.mark.parametrize(
-    ("towers", "names"),
-    [
-        ({"text", "image"}, {"text→image"}),
-        ({"text", "audio"}, {"text→audio"}),
-        ({"image", "audio"}, {"audio→image"}),
-        ({"text"}, set()),
-    ],
-)
-def test_only_what_the_model_has_towers_for_is_asked(
-    folder: Path, towers: set[str], names: set[str]
-) -> None:
-    assert tasks(folder, towers=frozenset(towers)).keys() == names
-
-
 def test_data_may_name_the_manifest_itself(folder: Path) -> None:
     (folder / "manifest.csv").rename(folder / "mine.csv")
     assert tasks(folder / "mine.csv").keys() == tasks().keys()
@@ -121,7 +106,7 @@ def test_a_manifest_that_cannot_be_read_is_refused(tmp_path: Path, content: byte
         tasks(tmp_path)
 
 
-def test_rows_of_no_use_end_the_run_unless_they_are_to_be_skipped(folder: Path) -> None:
+def test_unusable_rows_end_the_run_unless_they_are_skipped(folder: Path) -> None:
     with (folder / "manifest.csv").open("a") as manifest:
         manifest.write("gone-1,gone.jpg,owl,,\n")
     with pytest.raises(LayoutError, match=r"1 entry .*gone\.jpg.*--missing skip"):

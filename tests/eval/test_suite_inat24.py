@@ -51,7 +51,7 @@ def changed(data: Path, change: Change) -> Path:
     return data
 
 
-def test_every_species_is_searched_for_by_its_common_name(whole: Path) -> None:
+def test_every_species_is_searched_by_its_common_name(whole: Path) -> None:
     task = only_task(whole)
     assert task.name == "text→image"
     assert (len(task.queries), len(task.items), len(task.classes)) == (11, 14, 11)
@@ -71,7 +71,7 @@ def test_photographs_of_the_species_are_what_is_relevant(whole: Path) -> None:
     assert sum(len(photos) for photos in found.values()) == 14
 
 
-def test_items_are_made_when_they_are_searched_for_with_names_and_rights(whole: Path) -> None:
+def test_items_are_made_when_needed_with_names_and_rights(whole: Path) -> None:
     task = only_task(whole)
     item = task.items.contents[4]
     assert isinstance(item, MediaItem)
@@ -87,14 +87,6 @@ def test_items_are_made_when_they_are_searched_for_with_names_and_rights(whole: 
     assert item.path is not None
     with Image.open(item.path) as picture:
         assert max(picture.size) == 96
-
-
-def test_data_may_lie_as_in_the_repository_of_the_benchmark(whole: Path, tmp_path: Path) -> None:
-    shutil.copytree(whole, tmp_path / "inat24")
-    item = only_task(tmp_path).items.contents[0]
-    assert isinstance(item, MediaItem)
-    assert item.path is not None
-    assert item.path.is_file()
 
 
 @pytest.mark.parametrize(

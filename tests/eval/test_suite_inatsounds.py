@@ -68,7 +68,7 @@ def test_each_evaluated_species_is_answered_by_its_recordings_of_the_test_split(
     assert "test split is searched" in " ".join(task.notes)
 
 
-def test_species_are_searched_for_by_the_sound_of_their_common_name(data: Path) -> None:
+def test_species_are_searched_by_the_sound_of_their_common_name(data: Path) -> None:
     assert only_task(data).queries.contents[0] == ("The sound of Tawny Owl",)
     task = only_task(data, prompts=("{scientific}", "{taxonomy}"), average_prompts=True)
     assert task.queries.contents[0] == (
@@ -101,7 +101,7 @@ def test_items_are_made_with_names_and_rights(data: Path) -> None:
     assert item.metadata["license"] == "CC BY-NC 4.0"
 
 
-def test_the_training_split_is_fitted_on_only_where_that_is_searched_for(data: Path) -> None:
+def test_the_training_split_is_fitted_on_only_if_the_protocol_says_so(data: Path) -> None:
     training = only_task(data, fit_on="training").training
     assert training is not None
     assert len(training.items) == 6
@@ -241,7 +241,7 @@ def test_only_splits_that_are_used_are_checked_before_a_model_is_loaded(data: Pa
         INatSounds().check(data, Protocol(database="dev"))
 
 
-def test_soundscapes_that_are_not_there_are_missed_before_a_model_is_loaded(
+def test_missing_soundscapes_are_refused_before_a_model_is_loaded(
     data: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(LayoutError, match="soundscapes"):

@@ -214,7 +214,7 @@ def test_row_of_the_rerank_without_an_image_id_is_refused_by_its_number(data: Pa
         rerank(data)
 
 
-def test_pictures_for_queries_that_there_are_not_end_the_run_unless_skipped(data: Path) -> None:
+def test_pictures_of_unknown_queries_end_the_run_unless_skipped(data: Path) -> None:
     (data / "train.json").unlink()
     inquire.write_queries(data / "inquire_queries_test.csv", {"40": "another"})
     with pytest.raises(QrelsError, match="4 of 12 candidates name unknown queries"):
@@ -229,7 +229,7 @@ def test_both_tasks_rank_the_same_items(whole: Path) -> None:
     assert photos(second, second.candidates) == photos(rerank(whole), rerank(whole).candidates)
 
 
-def test_without_candidates_the_rerank_is_left_out_and_said_so(data: Path) -> None:
+def test_without_candidates_the_rerank_is_left_out_with_a_note(data: Path) -> None:
     shutil.rmtree(data / "rerank")
     (task,) = tasks(data)
     assert task.name == "text→image"
@@ -314,14 +314,14 @@ def test_annotation_of_something_unknown_ends_the_run_unless_it_is_skipped(
     assert any(sentence.startswith("1 of 11 annotations") for sentence in task.left_out)
 
 
-def test_annotation_that_stands_twice_counts_once_and_is_counted(data: Path) -> None:
+def test_repeated_annotation_counts_once_and_is_counted(data: Path) -> None:
     inquire.write_annotations(data, [*LINES, LINES[0]])
     task = full(data)
     assert photos(task)["13"] == set(inquire.RELEVANT["13"])
     assert "1 of 11 annotations occurs twice and counts once" in task.left_out
 
 
-def test_query_that_stands_twice_is_refused(data: Path) -> None:
+def test_repeated_query_is_refused(data: Path) -> None:
     inquire.write_queries(data / "inquire_queries_test.csv", {**inquire.TEST, "13": "again"})
     with pytest.raises(LayoutError, match="line 5: query_id 13 occurs twice"):
         tasks(data)
@@ -365,7 +365,7 @@ def test_parquet_with_other_columns_is_refused(data: Path) -> None:
         tasks(data)
 
 
-def test_candidate_that_there_is_not_is_told_by_its_row(data: Path) -> None:
+def test_unknown_candidate_is_named_by_its_row(data: Path) -> None:
     table = pa.table({"query": ["a young animal", "no query"], "inat24_image_id": [5, 1000]})
     pq.write_table(table, data / "rerank/test-00000-of-00001.parquet")
     with pytest.raises(QrelsError, match=r"2 of 10 candidates .*row 1: image 5; .*'no query'"):

@@ -44,7 +44,7 @@ def test_only_windows_are_items_where_these_are_separate(data: Path) -> None:
     assert task.by_window is not None
 
 
-def test_what_nobody_heard_is_left_out_and_what_nobody_could_tell_is_counted(data: Path) -> None:
+def test_unheard_species_and_unidentified_sounds_are_counted(data: Path) -> None:
     _, recordings = tasks(data)
     assert any("American Crow" in line for line in recordings.left_out)
     assert (
@@ -53,14 +53,14 @@ def test_what_nobody_heard_is_left_out_and_what_nobody_could_tell_is_counted(dat
     ) in recordings.left_out
 
 
-def test_recordings_are_read_where_they_lie(data: Path) -> None:
+def test_recordings_are_read_in_their_folder(data: Path) -> None:
     item = tasks(data)[0].items.contents[2]
     assert isinstance(item, MediaItem)
     assert item.path == data / "soundscape_data" / THIRD
     assert item.path.read_bytes()[:4] == b"fLaC"
 
 
-def test_genera_can_be_asked_for_and_families_cannot(data: Path) -> None:
+def test_genera_can_be_searched_and_families_cannot(data: Path) -> None:
     _, recordings = tasks(data, level="genus")
     assert relevant(recordings) == {"Anas": [FIRST, SECOND], "Strix": [FIRST], "Anser": [SECOND]}
     with pytest.raises(InvalidInputError, match="family"):
@@ -104,7 +104,7 @@ def test_annotations_that_cannot_be_used_are_refused_or_left_out(
     assert any(sentence.startswith("1 of 7 annotations") for sentence in recordings.left_out)
 
 
-def test_an_annotation_that_stands_twice_counts_once(data: Path) -> None:
+def test_a_repeated_annotation_counts_once(data: Path) -> None:
     expected = relevant(tasks(data)[1])
     annotated(data, f"{FIRST},1.0,3.5,200,900,tawowl1")
     _, recordings = tasks(data)
@@ -119,7 +119,7 @@ def test_annotations_of_nothing_are_refused(data: Path) -> None:
         tasks(data)
 
 
-def test_it_is_noted_that_encoders_with_other_windows_rank_other_items(data: Path) -> None:
+def test_notes_say_that_other_windows_are_other_items(data: Path) -> None:
     windows, recordings = tasks(data)
     assert any("not ranked on the same items" in note for note in windows.notes)
     assert not any("not ranked on the same items" in note for note in recordings.notes)

@@ -113,7 +113,7 @@ def test_another_split_can_be_searched_with_queries_of_the_test_split(data: Path
     assert any("train split is searched" in note for note in task.notes)
 
 
-def test_the_training_split_is_fitted_on_where_that_is_searched_for(data: Path) -> None:
+def test_the_training_split_is_fitted_on_if_the_protocol_says_so(data: Path) -> None:
     assert tasks(data)["audio→image"].training is None
     training = tasks(data, fit_on="training")["audio→image"].training
     assert training is not None

@@ -132,7 +132,7 @@ def test_items_are_called_what_wordnet_calls_them(folder: Path) -> None:
     assert len(named) == CLASSES * PER_CLASS
 
 
-def test_names_are_searched_as_they_are_unless_there_are_prompts(folder: Path) -> None:
+def test_names_are_embedded_as_they_are_without_prompts(folder: Path) -> None:
     assert tasks(folder)[0].queries.contents[2] == ("group 2",)
     queries = tasks(folder, Protocol(prompts=["a kind of {name}", "{common}!"]))[0].queries
     assert queries.contents[4:6] == [("a kind of group 2",), ("group 2!",)]
@@ -159,7 +159,7 @@ def test_a_folder_without_nouns_is_refused_with_what_is_missing(tmp_path: Path) 
         WordsSuite().check(tmp_path, Protocol())
 
 
-def test_nouns_that_cannot_be_fetched_are_said_to_be_missing(
+def test_nouns_that_cannot_be_fetched_are_missing_data(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def nowhere(*args: object) -> Path:

@@ -75,7 +75,7 @@ def test_judgements_come_back_as_they_were_written(tmp_path: Path) -> None:
         assert getattr(found, name).dtype == getattr(GRADED, name).dtype
 
 
-def test_an_id_that_looks_escaped_is_found_as_it_stands_too(tmp_path: Path) -> None:
+def test_an_id_that_looks_escaped_is_found_unescaped_too(tmp_path: Path) -> None:
     found, _ = read_qrels(qrels(tmp_path, "q1 0 a%20b 1\n"), QUERIES, ("x", "a%20b"))
     assert found.of(0).tolist() == [1]
 
@@ -177,7 +177,7 @@ def test_too_many_lines_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_qrels(qrels(tmp_path, "q1 0 tern 1\n" * 3), QUERIES, ITEMS)
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match="does not exist"):
         read_qrels(tmp_path / "none", QUERIES, ITEMS)
 
@@ -197,11 +197,11 @@ def test_two_things_cannot_have_one_id(tmp_path: Path) -> None:
         read_qrels(qrels(tmp_path, "q1 0 tern 1\n"), QUERIES, ("tern", "tern"))
 
 
-def test_a_part_that_is_judged_counts_for_its_item_with_its_highest_grade(tmp_path: Path) -> None:
-    parts = {"tern#t=0,3": [2], "tern#t=3,6": [2], "owls": [0, 1]}
+def test_a_judged_window_counts_for_its_item_with_its_highest_grade(tmp_path: Path) -> None:
+    named = {"tern#t=0,3": [2], "tern#t=3,6": [2], "owls": [0, 1]}
     text = "q1 0 tern#t=0,3 1\nq1 0 tern#t=3,6 2\nq1 0 owls 1\nq2 0 tern 1\nq2 0 tern#t=0,3 0\n"
     found, _ = read_qrels(
-        qrels(tmp_path, text), QUERIES, ITEMS, also=lambda name: parts.get(name, ())
+        qrels(tmp_path, text), QUERIES, ITEMS, also=lambda name: named.get(name, ())
     )
     assert found.offsets.tolist() == [0, 3, 4, 4]
     assert found.items.tolist() == [0, 1, 2, 2]

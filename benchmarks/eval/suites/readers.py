@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from bittern.benchmarks.eval.tasks import Selection
 from bittern.errors import LayoutError, ManifestError
 from bittern.service.sources.json_items import Element, elements, first_keys
 from bittern.service.sources.tables import Table
@@ -27,6 +28,7 @@ MAX_GROUP_BYTES = 1 << 30
 MAX_WHOLE_BYTES = 256 << 20
 """Largest JSON file that is read whole."""
 _COLUMNS_SHOWN = 12
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,12 @@ class Texts(Sequence[str]):
     """
 
     def __init__(self, *columns: pa.Array) -> None:
-        self._columns = columns
+        self._columns = [
+            Selection(column.dictionary.to_pylist(), column.indices.to_numpy())
+            if pa.types.is_dictionary(column.type)
+            else column
+            for column in columns
+        ]
 
     def __len__(self) -> int:
         return len(self._columns[0])
@@ -238,6 +245,12 @@ class Texts(Sequence[str]):
     def __getitem__(self, position: Any, /) -> Any:
         """One of them, or a list of those in a slice."""
         if isinstance(position, slice):
-            cells = (column[position].to_pylist() for column in self._columns)
+            chunks = (column[position] for column in self._columns)
+            cells = (c.to_pylist() if isinstance(c, pa.Array) else c for c in chunks)
             return ["".join(map(str, row)) for row in zip(*cells, strict=True)]
-        return "".join(str(column[int(position)].as_py()) for column in self._columns)
+        row = (column[int(position)] for column in self._columns)
+        return "".join(str(cell.as_py() if isinstance(cell, pa.Scalar) else cell) for cell in row)
+
+    def __iter__(self) -> Iterator[str]:
+        for first in range(0, len(self), _CHUNK):
+            yield from self[first : first + _CHUNK]

@@ -108,7 +108,7 @@ def check_soundscapes(data: Path | None, protocol: Protocol) -> None:
 
     Raises:
         LayoutError: files are missing.
-        InvalidInputError: the protocol asks for a rank that species tables lack.
+        InvalidInputError: the protocol has a rank that species tables lack.
     """
     Soundscapes.limits[0].check(Soundscapes.name, protocol)
     check_layout(data, Soundscapes.layout, Soundscapes.name)

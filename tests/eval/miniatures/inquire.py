@@ -31,7 +31,7 @@ CANDIDATES = {
     "268": ["giraffe-1", "giraffes-1", "mute-swans-1", "goat-1"],
     "7": ["jaguars-1", "polar-bear-1", "cow-1", "kitten-1"],
 }
-"""Four of each query, where there are any; 40 and 95 are not part of it."""
+"""Four of each query, where there are any; 40 and 95 have none."""
 COLUMNS = ("query_id", "query_text", "supercategory", "category", "iconic_group")
 
 
