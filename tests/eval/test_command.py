@@ -84,7 +84,7 @@ def test_embeddings_of_another_program_are_taken(run: Run, tmp_path: Path) -> No
         (("--output", "run", "--measures", "mAP@10"), "AP_minR@k"),
         (
             ("--output", "run", "--systems", "bloom"),
-            "no system 'bloom'; there are float32",
+            "unknown system 'bloom'; choose from float32",
         ),
         (("--output", "run", "--missing", "guess"), "'guess' is not one of 'error', 'skip'"),
     ],
@@ -98,10 +98,10 @@ def test_unknown_names_are_refused_with_those_that_exist(
     assert "Traceback" not in done.err
 
 
-def test_an_unknown_suite_is_refused_with_those_that_there_are(run: Run) -> None:
+def test_an_unknown_suite_is_refused_with_those_that_exist(run: Run) -> None:
     done = run("eval", "imagenet", "--output", "run")
     assert done.status == 2
-    assert "there are inquire, inat24, inatsounds, ssw60" in done.err
+    assert "choose one of inquire, inat24, inatsounds, ssw60" in done.err
 
 
 def test_missing_files_are_listed_line_by_line(run: Run, tmp_path: Path) -> None:
