@@ -99,7 +99,7 @@ Model = Annotated[
 OnDuplicate = Annotated[
     Literal["skip", "overwrite", "error"],
     typer.Option(
-        metavar="ACTION", help="With items already in the archive: skip, overwrite or error."
+        metavar="ACTION", help="For items already in the archive: skip, overwrite or error."
     ),
 ]
 KeepEmbeddings = Annotated[
