@@ -65,7 +65,7 @@ def remove(archive: Path, path: Path) -> None:
 def unnamed_columns(store: Store, header: Header) -> list[str]:
     """Columns of codes and embeddings of models that the header does not name."""
     models = [*header.models, *(header.switch.models if header.switch else ())]
-    named = {name for one in models for name in (one.code_column, one.embedding_column)}
+    named = {name for record in models for name in record.columns}
     return [name for name in store.columns if is_code_or_embedding(name) and name not in named]
 
 

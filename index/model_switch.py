@@ -29,12 +29,7 @@ def switched(header: Header, digest: str) -> Header:
     Raises:
         DigestMismatchError: it is not registered.
     """
-    found = [record for record in header.models if record.digest == digest]
-    if not found:
-        raise DigestMismatchError(
-            f"the archive {header.name!r} has no model with digest {digest[:16]!r}", field="model"
-        )
-    new, old = found[0], replaced(header.models, digest)
+    new, old = _registered(header, digest), replaced(header.models, digest)
     others = [
         replace(record, state="retired", successor=digest) if record in old else record
         for record in header.models
@@ -103,20 +98,24 @@ def without_pending(header: Header, digest: str | None) -> Header:
                 f"more than one model of archive {header.name!r} is pending: {names}; name one",
                 field="model",
             )
-        found = pending
+        given_up = pending
     else:
-        found = [record for record in header.models if record.digest == digest]
-        if not found:
-            raise DigestMismatchError(
-                f"the archive {header.name!r} has no model with digest {digest[:16]!r}",
-                field="model",
-            )
-        if found[0] not in pending:
+        given_up = [_registered(header, digest)]
+        if given_up[0] not in pending:
             raise PreconditionError(
-                f"model {found[0].name} of archive {header.name!r} is {found[0].state}, not "
+                f"model {given_up[0].name} of archive {header.name!r} is {given_up[0].state}, not "
                 "pending, so it cannot be given up"
             )
-    return replace(header, models=tuple(one for one in header.models if one not in found))
+    return replace(header, models=tuple(one for one in header.models if one not in given_up))
+
+
+def _registered(header: Header, digest: str) -> ModelRecord:
+    for record in header.models:
+        if record.digest == digest:
+            return record
+    raise DigestMismatchError(
+        f"the archive {header.name!r} has no model with digest {digest[:16]!r}", field="model"
+    )
 
 
 def drop_unnamed(folder: ArchiveFolder, store: Store, header: Header) -> int:

@@ -58,6 +58,11 @@ class ModelRecord:
         """Name of the store's column that holds its embeddings, if they are kept."""
         return f"embedding_{self.digest[:_DIGEST_DIGITS_IN_COLUMN]}"
 
+    @property
+    def columns(self) -> tuple[str, str]:
+        """Names of its columns of codes and of embeddings."""
+        return self.code_column, self.embedding_column
+
     def checked(self) -> ModelRecord:
         """Return the record if it can be registered.
 

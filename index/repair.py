@@ -374,9 +374,9 @@ class _Repairing:
         try:
             store = Store(self._store)
             kept = [record for info in read_snapshots(self._folder) for record in info.models]
+            theirs = {name for record in kept for name in record.columns}
         except ArchiveDamagedError:
             return
-        theirs = {name for one in kept for name in (one.code_column, one.embedding_column)}
         unnamed = unnamed_columns(store, header.at(store.version))
         names = [name for name in unnamed if name in theirs]
         if names:

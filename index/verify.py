@@ -327,7 +327,7 @@ def _model_findings(folder: ArchiveFolder, header: Header, store: Store) -> Iter
                 f"{_label(record)} should have codes of {record.bits} bits, the store has {found}"
             )
             yield Finding("model", what, _MODEL)
-    named = {name for one in header.models for name in (one.code_column, one.embedding_column)}
+    named = {name for record in header.models for name in record.columns}
     for name in store.columns:
         if is_code_or_embedding(name) and name not in named:
             what = f"column {name} belongs to no registered model (a registration was interrupted)"
