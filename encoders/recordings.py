@@ -65,7 +65,7 @@ class AudioLimits:
 
 
 class Sound(Protocol):
-    """The part of an open `soundfile.SoundFile` that is used here."""
+    """An open `soundfile.SoundFile`, as far as it is used here."""
 
     format: str
     frames: int

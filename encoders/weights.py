@@ -297,13 +297,13 @@ def require(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def package_file(package: str, *parts: str) -> Path:
+def package_file(package: str, *path_in_package: str) -> Path:
     """A file or folder inside an installed package.
 
     Raises:
         WeightsMissingError: the package is not installed, or came without the file.
     """
-    path = require(package).joinpath(*parts)
+    path = require(package).joinpath(*path_in_package)
     if not path.exists():
         pip_name = package.replace("_", "-")
         raise WeightsMissingError(

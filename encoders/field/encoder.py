@@ -136,8 +136,8 @@ class FieldEncoder:
 
 
 def _digest(files: Sequence[Path], concepts: str) -> str:
-    parts = [sha256(path) for path in files] + [concepts]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    digests = [*(sha256(path) for path in files), concepts]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _frames(window: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -231,11 +231,11 @@ class EfficientNetLite2:
         """Class logits: pictures uint8 [height, width, 3] in, float32 [n, 1000] out."""
         self._load()
         if self._device == "cpu":
-            parts = map_single_threaded(self._logits, [[picture] for picture in pictures])
+            logits = map_single_threaded(self._logits, [[picture] for picture in pictures])
         else:
             starts = range(0, len(pictures), BATCH_ON_ACCELERATOR)
-            parts = [self._logits(pictures[i : i + BATCH_ON_ACCELERATOR]) for i in starts]
-        return np.concatenate(parts or [np.zeros((0, 1000), dtype=np.float32)])
+            logits = [self._logits(pictures[i : i + BATCH_ON_ACCELERATOR]) for i in starts]
+        return np.concatenate(logits or [np.zeros((0, 1000), dtype=np.float32)])
 
     def _logits(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         import torch

@@ -107,7 +107,7 @@ class RunState:
         return self._latest
 
     def mean_losses(self, latest: int | None = None) -> dict[str, float]:
-        """Mean of each part over the latest steps of this epoch, or all of them."""
+        """Mean of each term over the latest steps of this epoch, or all of them."""
         start = 0 if latest is None else max(0, self.step - latest)
         values = self._losses[start : self.step].cpu().double().mean(dim=0).tolist()
         return dict(zip(self._names, values, strict=True))

@@ -274,7 +274,7 @@ def _read_description(folder: Path) -> SetDescription:
         description = TypeAdapter(SetDescription).validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(name) for name in first["loc"])
         raise InvalidInputError(
             f"{path} does not describe embeddings: {where or 'content'}: {first['msg']}",
             field=where,

@@ -209,7 +209,7 @@ class _Run:
             for batch in self.objective.batches(epoch, start):
                 views.append([z.float() for z in self.objective.loss(batch).logits])
         return [
-            bit_statistics(torch.cat(parts).cpu().numpy()) for parts in zip(*views, strict=True)
+            bit_statistics(torch.cat(logits).cpu().numpy()) for logits in zip(*views, strict=True)
         ]
 
     def _judge(self, bits: list[BitStatistics]) -> None:
