@@ -103,8 +103,8 @@ class ArchiveAPI(ABC):
                 or blank means all.
             metric: ``asymmetric`` (soft query against stored bits) or ``hamming``; None means
                 asymmetric where the query has logits.
-            model: name or digest; None means, of those with both towers, the one
-                that coded most of the target.
+            model: name or digest (or its first 8 or more digits); None means, of those with both
+                towers, the one that coded most of the target.
             within: largest distance of a hit, in bits, 0 or more; None means any. The search is
                 exact unless `recall` is given too.
             relevance: ``strict``, ``usual`` or ``loose``: show only hits that are more similar to

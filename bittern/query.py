@@ -48,26 +48,8 @@ class Query:
     Exactly one of `text`, `image`, `audio`, `id` and `code` is given. To encode without searching,
     the other attributes keep their defaults.
 
-    Attributes:
-        text: words, in the language of the model.
-        image: bytes of a picture file.
-        audio: bytes of a sound file; the windows of a longer one are averaged.
-        id: an observation of the archive, whose stored code becomes the query.
-        code: bits/8 bytes, made by the same model.
-        target: ``image`` or ``audio``; None means images where the archive has some.
-        k: how many hits, 1 to 10,000.
-        where: SQL condition over the metadata columns.
-        metric: None means asymmetric where the query has logits, else hamming.
-        model: name or digest (or its first 8+ digits); None means, of those with both towers,
-            the one that coded most of the target.
-        within: largest distance of a hit, in bits; None means any. The search is exact unless the
-            query has a `recall`.
-        relevance: show only relevant hits: the share of queries about something else altogether
-            that may get a hit, 0.001 to 0.5; ``strict``, ``usual`` and ``loose`` are made such
-            shares. None means show the nearest, whatever they are. Such a search is exact.
-        recall: share of the true k nearest that has to be found; 1 means exactly these, less
-            lets an approximate engine answer where there is one that is faster. None means what
-            the archive was opened with, which is 1 by default.
+    The attributes are the arguments of `bittern.ArchiveAPI.search`, with media as bytes and
+    `relevance` as a share: ``strict``, ``usual`` and ``loose`` are made one.
 
     Raises:
         QueryError: not exactly one query; a value of the wrong type, empty or out of range.
