@@ -200,8 +200,8 @@ def query_from_wire(message: pb.SearchRequest) -> Query:
         )
     if message.HasField("relevance") and not LOWEST_RATE <= message.relevance <= HIGHEST_RATE:
         raise QueryError(
-            f"relevance must be a share from {LOWEST_RATE} to {HIGHEST_RATE} of queries about "
-            f"something else that may get an answer, not {message.relevance!r}",
+            f"relevance must be a number from {LOWEST_RATE} to {HIGHEST_RATE} (the share of "
+            f"unrelated queries that may still get a hit), not {message.relevance!r}",
             field="relevance",
         )
     return _read(

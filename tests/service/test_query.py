@@ -54,7 +54,7 @@ IN_PROCESS: list[tuple[dict[str, Any], str]] = [
         for value in (True, "1", [1], 10**400, 1j)
     ],
     *[
-        ({"text": "red", "relevance": value}, "strict, usual, loose, or a share from 0.001 to 0.5")
+        ({"text": "red", "relevance": value}, "strict, usual, loose, or a number from 0.001 to 0.5")
         for value in ("very", 0.0, 0.0009, 0.51, 1, float("nan"), float("inf"))
     ],
 ]
@@ -94,7 +94,7 @@ def test_levels_of_relevance_have_no_names_on_the_wire(
         stub.Search(pb.SearchRequest(text="a heron", relevance=relevance), timeout=20)
     error = from_rpc_error(caught.value, "server")
     assert type(error) is QueryError
-    assert error.message.startswith("relevance must be a share from 0.001 to 0.5 of")
+    assert error.message.startswith("relevance must be a number from 0.001 to 0.5 (the share of")
     assert error.message.endswith(f"not {relevance!r}")
     assert (error.field, served.seen) == ("relevance", [])
 
