@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -65,46 +64,6 @@ class SourceOptions:
     fetch: tuple[str, ...] = ()
 
 
-class _Resumable:
-    """A listing whose first entries are kept, so that the next iteration continues it.
-
-    Some sources must be read and joined before their first entry is known; a look at the first
-    entries must not repeat that. A listing that raised restarts from its beginning.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._left: tuple[list[Listed], Iterator[Listed]] | None = None
-
-    def entries(self, listing: Callable[[], Iterator[Listed]]) -> Iterator[Listed]:
-        """The listing from its first entry."""
-        with self._lock:
-            left, self._left = self._left, None
-        seen, stream = left if left is not None else ([], listing())
-        kept: list[Listed] | None = list(seen)
-        size = sum(map(_bytes_of, seen))
-        left_by_caller = False
-        try:
-            yield from seen
-            for listed in stream:
-                if kept is not None:
-                    kept.append(listed)
-                    size += _bytes_of(listed)
-                    if len(kept) > _KEPT_ENTRIES or size > _KEPT_BYTES:
-                        kept = None
-                yield listed
-        except GeneratorExit:
-            left_by_caller = True
-            raise
-        finally:
-            with self._lock:
-                if left_by_caller and kept is not None and self._left is None:
-                    self._left, stream = (kept, stream), iter(())
-            close = getattr(stream, "close", None)
-            if close is not None:
-                close()
-
-
 def _bytes_of(listed: Listed) -> int:
     entry = listed.entry
     return len(entry.data) if isinstance(entry, MediaItem) and entry.data is not None else 0
@@ -128,8 +87,8 @@ class Source:
     listing: Callable[[], Iterator[Listed]]
     address: str = ""
     fetch: tuple[str, ...] = ()
-    _resumable: _Resumable = field(
-        default_factory=_Resumable, init=False, repr=False, compare=False
+    _begun: list[tuple[list[Listed], Iterator[Listed]]] = field(
+        default_factory=list, init=False, repr=False, compare=False
     )
 
     def __iter__(self) -> Iterator[Entry]:
@@ -140,7 +99,7 @@ class Source:
             SourceUnreachableError: any other failure of the disk or the remote system.
         """
         try:
-            for listed in self._resumable.entries(self.listing):
+            for listed in self._continued():
                 yield listed.entry
         except BitternError:
             raise
@@ -153,6 +112,37 @@ class Source:
                 "command again when it can be read",
                 field="source",
             ) from error
+
+    def _continued(self) -> Iterator[Listed]:
+        """The listing from its first entry; one that was abandoned early is continued.
+
+        Some sources must be read and joined before their first entry is known; a look at the first
+        entries must not repeat that. A listing that raised restarts from its beginning.
+        """
+        try:
+            seen, stream = self._begun.pop()  # atomic: two iterations never share a stream
+        except IndexError:
+            seen, stream = [], self.listing()
+        kept: list[Listed] | None = list(seen)
+        size = sum(map(_bytes_of, seen))
+        try:
+            yield from seen
+            for found in stream:
+                if kept is not None:
+                    kept.append(found)
+                    size += _bytes_of(found)
+                    if len(kept) > _KEPT_ENTRIES or size > _KEPT_BYTES:
+                        kept = None
+                yield found
+        except GeneratorExit:
+            if kept is not None and not self._begun:
+                self._begun.append((kept, stream))
+                stream = iter(())
+            raise
+        finally:
+            close = getattr(stream, "close", None)
+            if close is not None:
+                close()
 
     @cached_property
     def listed(self) -> list[Listed]:
