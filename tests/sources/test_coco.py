@@ -223,7 +223,7 @@ def test_elements_beyond_all_reason_cost_only_themselves(tmp_path: Path) -> None
 
 def test_memory_does_not_hold_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spill, "IN_MEMORY_BYTES", 0)  # as for more ids than fit into it
-    count = 4_000
+    count = 6_000  # about 7 MiB as dictionaries
     content = inat(
         images=[image(n, f"train/{n}.jpg") for n in range(count)],
         annotations=[{"id": n, "image_id": n, "category_id": 4821} for n in range(count)],
@@ -236,7 +236,7 @@ def test_memory_does_not_hold_the_images(tmp_path: Path, monkeypatch: pytest.Mon
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert listed == count
-    assert peak < 4 << 20, f"{peak:,} bytes"
+    assert peak < 6 << 20, f"{peak:,} bytes"
 
 
 def test_annotations_of_unknown_media_and_categories_are_listed(tmp_path: Path) -> None:
