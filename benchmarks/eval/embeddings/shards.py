@@ -51,6 +51,13 @@ _DTYPES = {"F16": "<f2", "F32": "<f4", "I64": "<i8"}
 _MOST_DIMENSIONS = 2
 _LARGEST_HEADER = 1 << 20
 """Bytes; files of a few tensors have headers of a few hundred."""
+_FORMAT = 1
+PARTIAL = ".partial-"
+"""Prefix of files that are being written."""
+_OLD_S = 3600.0
+_LARGEST_RECORD = 1 << 24
+_LONGEST_SENTENCE = 2_000
+_WANTED = {"embeddings": np.float32, "owners": np.int64, "spans": np.float32}
 
 
 @dataclass(frozen=True)
@@ -104,14 +111,11 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
     return found
 
 
-_FORMAT = 1
-
-
 def tower_print(embedder: Embedder, modality: Modality, text_batch: int) -> str:
-    """Hex SHA-256 of everything but the contents that decides embeddings.
+    """Hex SHA-256 of everything that decides embeddings, except the contents.
 
     Args:
-        embedder: what embeds.
+        embedder: encoder with the tower.
         modality: which of its towers.
         text_batch: texts that go through it at a time.
 
@@ -126,7 +130,7 @@ def tower_print(embedder: Embedder, modality: Modality, text_batch: int) -> str:
 
 
 def contents_digest(tower: str, contents: Iterable[MediaItem | str], modality: str) -> str:
-    """Name of a shard: hex SHA-256 of a tower's print and what goes through it, in order.
+    """Name of a shard: hex SHA-256 of a tower's print and of the contents, in order.
 
     Raises:
         InvalidInputError: a content is of another modality.
@@ -168,21 +172,13 @@ def _digest(values: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-PARTIAL = ".partial-"
-"""What names of files begin with that are being written."""
-_OLD_S = 3600.0
-_LARGEST_RECORD = 1 << 24
-_LONGEST_SENTENCE = 2_000
-_WANTED = {"embeddings": np.float32, "owners": np.int64, "spans": np.float32}
-
-
 @dataclass(frozen=True)
 class Record:
-    """What the JSON file of a shard says.
+    """The JSON file of a shard.
 
     Attributes:
         digest: the shard's name.
-        items: how many items it was made from.
+        items: number of its items.
         rows: of its arrays.
         dim: length of an embedding.
         xxh3: hex XXH3 (128 bits) of the tensor file.
@@ -205,7 +201,7 @@ class Shard:
 
     Attributes:
         embeddings: float32 [rows, dim].
-        items: how many items it was made from.
+        items: number of its items.
         owners: int64 [rows], position of the item in the shard, not falling.
         spans: float32 [rows, 2], seconds; NaN where there are none.
         failed: items without a row, by their position in the shard, and why.
@@ -223,7 +219,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Content:
-    """What a shard is to hold; see `Shard`."""
+    """The content of a new shard; see `Shard`."""
 
     items: int
     embeddings: NDArray[np.float32]
@@ -233,12 +229,12 @@ class Content:
 
 
 def tensor_file(folder: Path, digest: str) -> Path:
-    """Where a shard's arrays are."""
+    """Path of a shard's arrays."""
     return folder / f"{digest}.safetensors"
 
 
 def record_file(folder: Path, digest: str) -> Path:
-    """Where a shard's record is; it is written last."""
+    """Path of a shard's record, which is written last."""
     return folder / f"{digest}.json"
 
 
@@ -281,16 +277,16 @@ def write_shard(folder: Path, digest: str, content: Content) -> None:
 
 
 def read_shard(folder: Path, digest: str, items: int, dim: int) -> Shard | None:
-    """A shard, checked from the first byte to the last; None if there is none.
+    """A shard, checked from the first byte to the last; None if it is missing.
 
     Args:
         folder: of the tower.
         digest: name of the shard.
-        items: how many items it was made from.
+        items: number of its items.
         dim: length of an embedding.
 
     Raises:
-        ArchiveDamagedError: it is not what was written.
+        ArchiveDamagedError: it differs from what was written.
     """
     record_path = record_file(folder, digest)
     if not record_path.exists():
@@ -308,7 +304,7 @@ def read_shard(folder: Path, digest: str, items: int, dim: int) -> Shard | None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what was being written when a run was killed, once it is an hour old."""
+    """Remove unfinished files of killed runs once they are an hour old."""
     for path in folder.glob(f"{PARTIAL}*"):
         try:
             if time.time() - path.stat().st_mtime > _OLD_S:
@@ -328,7 +324,7 @@ def _read_record(path: Path) -> Record:
 
 
 def _checked(path: Path, record: Record) -> Shard:
-    """The shard that a record tells of: sizes first, then the checksum, then the values."""
+    """The shard of a record: sizes are checked first, then the checksum, then the values."""
     if path.is_symlink():
         raise InvalidInputError(f"{path} is a link")
     fixed = record.rows * (record.dim * 4 + 8 + 8)

@@ -260,9 +260,9 @@ def split(labels: NDArray[np.int32], count: int, seed: int) -> Split:
 class MiniLMTower(Embedder):
     """MiniLM-L6 by itself, as an embedder: the text tower of `words`.
 
-    Texts of like length share a batch of 64, which is three times as
-    fast as one at a time. A text's last bits then depend on what else it is embedded with; on
-    one machine the same list of texts gets the same bits.
+    Texts of like length share a batch of 64, which is three times as fast as one at a time. The
+    last bits of a text then depend on the other texts of its batch; on one machine the same list
+    of texts gets the same bits.
     """
 
     def __init__(self) -> None:
