@@ -39,19 +39,25 @@ from bittern.index.engines.scans import (
     rounded_candidates,
 )
 from bittern.index.engines.search_engine import Nearest
+from bittern.index.engines.stored_lists import (
+    MAX_LISTS,
+    checked_lists,
+    marks_of_blocks,
+    marks_of_codes,
+    rows_of,
+    runs_of,
+)
 from bittern.index.engines.threads import faiss_threads
 
 Check = Callable[[], None]
-MIN_LISTS, MAX_LISTS = 16, 8_192
+MIN_LISTS = 16
 _ROWS_PER_LIST_TRAINED = 40
 _TRAINING_ROUNDS = 8
 _BATCH = 1 << 15
-_MOST_ROWS = 1 << 40
 _MOST_SHARE = 0.25
 """If a greater share of the lists had to be scanned, exact search is as fast."""
 _TIMES, _PLUS = 2, 100
 """Candidates per query: (times k, plus)."""
-_MARK_MULTIPLIER = np.uint32(0x9E3779B1)
 
 
 @dataclass(frozen=True)
@@ -174,7 +180,7 @@ class InvertedLists:
             "members": self._lists.assigned,
             **self.calibration.arrays(),
             "runs": runs_of(np.concatenate(rows)),
-            "marks": _marks(self.base),
+            "marks": marks_of_blocks(self.base),
         }
 
     @classmethod
@@ -194,7 +200,7 @@ class InvertedLists:
         if marks.dtype != np.uint16 or marks.ndim != 1:
             raise ArchiveDamagedError("the stored index has no valid marks of its codes")
         known = RowNumbers(rows_of(arrays["runs"], len(marks)))
-        stored = _checked_lists(arrays, blocks.bits, len(marks))
+        stored = _Lists(*checked_lists(arrays, blocks.bits, len(marks)))
         base = CodeBlocks(blocks.bits, blocks.blocks)
         assigned = [_reassigned(block, known, marks, stored) for block in base.blocks]
         lists = _Lists(stored.centroids, np.concatenate([np.empty(0, np.uint16), *assigned]))
@@ -396,40 +402,13 @@ def _filled(base: CodeBlocks, lists: _Lists) -> tuple[Any, Any]:
     return index, coarse
 
 
-# Stored arrays
-
-
-def _checked_lists(arrays: Mapping[str, NDArray[Any]], bits: int, count: int) -> _Lists:
-    """Stored centroids and lists, checked against the number of codes."""
-    try:
-        centroids, assigned = arrays["centroids"], arrays["members"]
-    except KeyError as error:
-        raise ArchiveDamagedError(f"the stored lists lack {error}") from None
-    fits = (
-        centroids.dtype == np.float32
-        and centroids.ndim == 2
-        and centroids.shape[1] == bits
-        and 1 <= len(centroids) <= MAX_LISTS
-        and np.isfinite(centroids).all()
-        and assigned.dtype == np.uint16
-        and assigned.shape == (count,)
-        and (not count or int(assigned.max()) < len(centroids))
-    )
-    if not fits:
-        raise ArchiveDamagedError(
-            f"the stored lists ({centroids.dtype} {list(centroids.shape)}, {assigned.dtype} "
-            f"{list(assigned.shape)}) are not those of {count} codes of {bits} bits"
-        )
-    return _Lists(np.ascontiguousarray(centroids), assigned)
-
-
 def _reassigned(
     block: Block, known: RowNumbers, marks: NDArray[np.uint16], stored: _Lists
 ) -> NDArray[np.uint16]:
     """The list of each row of a block: the stored one if the code is unchanged, else a new one."""
     old = known.positions_of(block.rows.array())
     now = block.rows.positions_of(known.at(old))
-    same = _marks_of_codes(gathered(block.codes, now)) == marks[old]
+    same = marks_of_codes(gathered(block.codes, now)) == marks[old]
     assigned = np.empty(len(block), dtype=np.uint16)
     assigned[now[same]] = stored.assigned[old[same]]
     new = np.ones(len(block), dtype=bool)
@@ -440,55 +419,3 @@ def _reassigned(
         blocks = CodeBlocks(8 * block.codes.shape[1], [fresh])
         assigned[positions] = _assigned(blocks, stored.centroids)
     return assigned
-
-
-def _marks(blocks: CodeBlocks) -> NDArray[np.uint16]:
-    """A 16-bit checksum of the code at each position: uint16 [n]."""
-    marks = [np.empty(0, np.uint16)]
-    for block in blocks.blocks:
-        for begin in range(0, len(block), _BATCH):
-            marks.append(_marks_of_codes(block.codes[begin : begin + _BATCH]))
-    return np.concatenate(marks)
-
-
-def _marks_of_codes(codes: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """A 16-bit checksum of each code: uint8 [n, bits/8] in, uint16 [n] out."""
-    state = np.zeros(len(codes), dtype=np.uint32)
-    for column in codes.T:
-        state ^= column
-        state *= _MARK_MULTIPLIER
-        state ^= state >> np.uint32(15)
-    return (state >> np.uint32(16)).astype(np.uint16)
-
-
-def runs_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ascending rows as runs without gaps: int64 [n] in, int64 [r, 2] (first, count) out."""
-    if not len(rows):
-        return np.empty((0, 2), dtype=np.int64)
-    begins = np.concatenate([[0], np.flatnonzero(np.diff(rows) != 1) + 1])
-    counts = np.diff(np.concatenate([begins, [len(rows)]]))
-    return np.stack([rows[begins], counts], axis=1)
-
-
-def rows_of(runs: NDArray[Any], count: int) -> NDArray[np.int64]:
-    """The rows of runs, `count` in total: int64 [count].
-
-    Raises:
-        ArchiveDamagedError: the runs are invalid, or have another number of rows.
-    """
-    fits = (
-        runs.dtype == np.int64
-        and runs.ndim == 2
-        and runs.shape[1] == 2
-        and ((runs >= 0) & (runs < _MOST_ROWS)).all()
-        and (runs[:, 1] > 0).all()
-        and (runs[1:, 0] > runs[:-1].sum(axis=1) - 1).all()
-        and (runs[:, 1] <= count).all()
-        and int(runs[:, 1].sum()) == count
-    )
-    if not fits:
-        raise ArchiveDamagedError("the stored index has impossible row numbers")
-    starts = np.cumsum(runs[:, 1]) - runs[:, 1]
-    rows = np.repeat(runs[:, 0] - starts, runs[:, 1])
-    rows += np.arange(len(rows), dtype=np.int64)
-    return np.asarray(rows, dtype=np.int64)

@@ -17,12 +17,11 @@ from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.inverted_lists import (
     InvertedLists,
     lists_for,
-    rows_of,
-    runs_of,
 )
 from bittern.index.engines.ivf import IvfEngine
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.search_engine import RowSet
+from bittern.index.engines.stored_lists import rows_of, runs_of
 
 
 def clustered(n: int, bits: int = 64, *, seed: int = 0, centres: int = 60) -> NDArray[np.uint8]:
