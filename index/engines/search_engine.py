@@ -2,7 +2,7 @@
 
     flat.py            exact, on the CPU: scans every code and proves the result
     gpu.py             exact, on a graphics card; the same proof (memory: device_memory.py)
-    ivf.py             approximate: scans a few inverted lists (inverted_lists.py, stored_lists.py, calibration.py)
+    ivf.py             approximate: scans a few inverted lists (inverted_lists.py)
     sharded/           exact, over Ray actors
     choosing.py        chooses the engine of an archive (background_index.py builds its lists)
 
