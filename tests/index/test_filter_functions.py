@@ -184,7 +184,7 @@ def belongs(row: Row, name: str) -> bool:
 
 @pytest.mark.parametrize("name", ["year", "month", "day_of_year"])
 @given(numbers=st.lists(st.sampled_from([1, 2, 5, 6, 12, 60, 138, 2023, 2024]), min_size=1))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_parts_of_dates_are_numbers_where_they_are_known_and_else_null(
     world: Archive, name: str, numbers: list[int]
 ) -> None:
