@@ -16,7 +16,7 @@ import pytest
 from bittern.benchmarks.eval.report import write_report
 from bittern.benchmarks.eval.report.abstract import abstract
 from bittern.benchmarks.eval.report.page import results_markdown
-from bittern.benchmarks.eval.report.wording import deviations, ties
+from bittern.benchmarks.eval.report.wording import NONE, deviations, ties
 from bittern.benchmarks.eval.report.writing import results_csv, results_json
 from bittern.benchmarks.eval.results import (
     Results,
@@ -25,7 +25,7 @@ from bittern.benchmarks.eval.results import (
     ShownQuery,
 )
 from bittern.errors import BitternError, InvalidInputError
-from tests.eval.example_results import MEASURES, example_results
+from tests.eval.example_results import MEASURES, SOUNDS, example_results
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,15 @@ def test_no_cell_of_the_csv_is_a_formula(results: Results) -> None:
 
     assert line["system"] == '\'=HYPERLINK("x")'
     assert line["model"].startswith("'@a")
+
+
+def test_a_group_with_floats_only_has_a_line_beside_groups_with_codes(results: Results) -> None:
+    floats = [row for row in results.rows if row.task == results.rows[0].task or row.bits is None]
+
+    text = results_markdown(_small(results, rows=floats))
+
+    assert len(abstract(_small(results, rows=floats)).lengths) > 1
+    assert f"| {NONE} | {NONE} | {NONE} |\n| {SOUNDS} | seen |" in text
 
 
 def test_markdown_has_every_system_of_every_task_and_group(results: Results) -> None:
