@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import builtins  # `list` is a method here
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Self, TypeAlias, TypeVar, get_args
 
 from bittern.checks import (
     MAX_MEDIA_BYTES,
@@ -23,6 +24,7 @@ from bittern.checks import (
     check_string,
     check_where,
     check_whole,
+    modality_of_suffix,
     only_one,
 )
 from bittern.errors import (
@@ -32,7 +34,7 @@ from bittern.errors import (
     SourceNotFoundError,
     UnreadableMediaError,
 )
-from bittern.query import DEFAULT_K, Query
+from bittern.query import DEFAULT_K, Query, QueryInput
 from bittern.types import (
     Adding,
     AddResult,
@@ -53,6 +55,9 @@ MAX_BATCH_SIZE = 1_000_000
 """Most items of one commit; all their codes are held in memory until then."""
 MediaSource = str | Path | bytes
 """A picture or a sound: the path of a file, or the file's bytes."""
+_T = TypeVar("_T")
+OneOrMore: TypeAlias = _T | list[_T] | tuple[_T, ...]
+"""One value, or several."""
 
 
 class ArchiveAPI(ABC):
@@ -68,12 +73,13 @@ class ArchiveAPI(ABC):
 
     def search(
         self,
-        text: str | None = None,
+        text: OneOrMore[str] | None = None,
         *,
-        image: MediaSource | None = None,
-        audio: MediaSource | None = None,
-        id: str | None = None,  # noqa: A002 - the word that observations use
-        code: bytes | None = None,
+        image: OneOrMore[MediaSource] | None = None,
+        audio: OneOrMore[MediaSource] | None = None,
+        id: OneOrMore[str] | None = None,  # noqa: A002 - the word that observations use
+        code: OneOrMore[bytes] | None = None,
+        minus: Mapping[str, Any] | None = None,
         target: str | None = None,
         k: int = DEFAULT_K,
         where: str | None = None,
@@ -83,26 +89,37 @@ class ArchiveAPI(ABC):
         relevance: str | float | None = None,
         recall: float | None = None,
     ) -> SearchResult:
-        """Find the observations nearest to words, a picture, a sound, or one of their own.
-
-        Give exactly one of `text`, `image`, `audio`, `id` and `code`:
+        """Find the observations nearest to words, pictures, sounds, or some of their own.
 
             archive.search("a frog calling at night", target="audio")
             archive.search(image="heron.jpg", k=20, where="countryCode = 'FR'")
             archive.search(id="https://www.gbif.org/occurrence/1234")
 
+        Several inputs make one query, and `minus` subtracts others:
+
+            archive.search("in flight", image=["heron-1.jpg", "heron-2.jpg"])
+            archive.search("a duck", minus={"text": "a decoy", "id": ["duck-7", "duck-9"]})
+
+        The logits of the query are then ``mean(z of inputs) - mean(z of minus) / 2``, where ``z``
+        are an input's logits, and 1 or -1 per bit for a stored code. So an input counts twice if
+        it is given twice.
+
         Args:
-            text: words, 1 to 2,000 characters.
-            image: path or bytes of a picture file.
-            audio: path or bytes of a sound file; the windows of a longer one are averaged.
-            id: an observation of this archive, whose stored code becomes the query.
-            code: bits/8 bytes, made by the same model.
+            text: words, 1 to 2,000 characters, or a list of such texts.
+            image: path or bytes of a picture file, or a list of them.
+            audio: path or bytes of a sound file, or a list of them; the windows of a longer one
+                are averaged.
+            id: an observation of this archive, or a list of them; their stored codes become the
+                query.
+            code: bits/8 bytes, made by the same model, or a list of them.
+            minus: what the hits should not be like: a dictionary with some of the five names above
+                as keys, and the same values. At most 20 inputs in all.
             target: ``image`` or ``audio``; None means images where the archive has some.
             k: how many hits, 1 to 10,000.
             where: SQL condition over the metadata columns, e.g. ``license LIKE 'CC%'``; None
                 or blank means all.
             metric: ``asymmetric`` (soft query against stored bits) or ``hamming``; None means
-                asymmetric where the query has logits.
+                hamming for a single `id` or `code`, else asymmetric.
             model: name or digest (or its first 8 or more digits); None means, of those with both
                 towers, the one that coded most of the target.
             within: largest distance of a hit, in bits, 0 or more; None means any. The search is
@@ -122,10 +139,10 @@ class ArchiveAPI(ABC):
             `cutoff`, `engine` and `exact` say how they were found.
 
         Raises:
-            QueryError: not exactly one query, or a value out of range.
+            QueryError: nothing to look for, a value out of range, or a file name as `text`.
             FilterError: `where` is not a condition over known columns.
-            MediaError: the picture or the sound cannot be used.
-            SourceNotFoundError: there is no file at the path.
+            MediaError: a picture or a sound cannot be used, or they have more than 60 MiB together.
+            SourceNotFoundError: there is no file at a path.
             ObservationNotFoundError: no observation has this `id`.
             ModelNotFoundError: no model has this name.
             UnsupportedModalityError: no model has both towers that this search needs, or
@@ -134,11 +151,9 @@ class ArchiveAPI(ABC):
         """
         return self.answer(
             Query(
-                text=text,
-                image=None if image is None else read_media(image, "image"),
-                audio=None if audio is None else read_media(audio, "audio"),
-                id=id,
-                code=code,
+                inputs=read_inputs(
+                    {"text": text, "image": image, "audio": audio, "id": id, "code": code}, minus
+                ),
                 target=target,
                 k=k,
                 where=where,
@@ -266,12 +281,9 @@ class ArchiveAPI(ABC):
             ModelNotFoundError: no model has this name.
             UnsupportedModalityError: the model has no such tower.
         """
-        kind = only_one({"text": text, "image": image, "audio": audio})
-        source = image if image is not None else audio
-        data = text if source is None else read_media(source, kind)
-        name = Path(source).name if isinstance(source, str | Path) else ""
-        given: dict[str, Any] = {kind: data}
-        return self.encode_query(Query(**given, model=model), name)
+        given = {"text": text, "image": image, "audio": audio}
+        kind = only_one(given)
+        return self.encode_query(Query(inputs=(_input(kind, given[kind]),), model=model))
 
     def export(
         self,
@@ -351,8 +363,8 @@ class ArchiveAPI(ABC):
         """Answer a query; `search` makes one of its arguments."""
 
     @abstractmethod
-    def encode_query(self, query: Query, name: str = "") -> builtins.list[Encoded]:
-        """Codes of a query's text or media; `name` of its file is for messages."""
+    def encode_query(self, query: Query) -> builtins.list[Encoded]:
+        """Codes of the text or media of a query with one input."""
 
     @abstractmethod
     def page(self, *, page_size: int, page_token: str = "", where: str | None = None) -> Page:
@@ -377,7 +389,56 @@ class ArchiveAPI(ABC):
     def _export(self, to: str | Path, options: ExportOptions) -> Exported: ...
 
 
-def read_media(source: MediaSource, field: str) -> bytes:
+def read_inputs(
+    given: Mapping[str, object], minus: Mapping[str, object] | None = None
+) -> tuple[QueryInput, ...]:
+    """The inputs of a query, with their files read.
+
+    Args:
+        given: by kind (`bittern.query.QUERY_KINDS`): a value, a list of values, or None.
+        minus: the same, of what is subtracted.
+
+    Raises:
+        QueryError: a value of the wrong type, or a file name as words.
+        MediaError, SourceNotFoundError: see `read_media`.
+    """
+    if not isinstance(minus, Mapping | None):
+        raise QueryError(
+            f"minus must be a dictionary, such as {{'text': 'a nest'}}, not {type(minus).__name__}",
+            field="minus",
+        )
+    return tuple(
+        _input(kind, value, subtracted)
+        for subtracted, values in ((False, given), (True, minus or {}))
+        for kind, several in values.items()
+        for value in (several if isinstance(several, list | tuple) else [several])
+        if value is not None
+    )
+
+
+def _input(kind: str, value: object, minus: bool = False) -> QueryInput:
+    name = ""
+    if kind in ("image", "audio"):
+        name = Path(value).name if isinstance(value, str | Path) else ""
+        value = read_media(value, kind)
+    elif kind == "text" and isinstance(value, str):
+        check_words(value)
+    return QueryInput(kind, value, minus, name)  # type: ignore[arg-type]  # it is checked there
+
+
+def check_words(text: str) -> None:
+    """Refuse a file as words, with a `QueryError`: a name of a picture or sound, or any file."""
+    kind = modality_of_suffix(text.strip())
+    with suppress(OSError, ValueError):  # too long for a path
+        if kind or (set("./") & set(text) and Path(text).is_file()):
+            raise QueryError(
+                f"{text!r} is a file, not words: give it as {kind or 'image or audio'}",
+                field="text",
+                details={"file": kind or "image"},
+            )
+
+
+def read_media(source: object, field: str) -> bytes:
     """Bytes of a picture or a sound that is given as a path or as bytes.
 
     Raises:

@@ -6,7 +6,9 @@ refused in the same words wherever it is noticed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -24,7 +26,17 @@ MAX_IDS = 10_000
 MAX_MEDIA_BYTES = 60 * 1024 * 1024
 """Largest picture or sound file that a query, or an item sent to a server, may be: what fits
 into the largest message that a server takes, with room for its metadata."""
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"})
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 _Choice = TypeVar("_Choice", bound=str)
+
+
+def modality_of_suffix(name: str | Path) -> str | None:
+    """``image`` or ``audio``, by the suffix of a file's name; None for anything else."""
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path takes ten times as long
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    return "audio" if suffix in AUDIO_SUFFIXES else None
 
 
 def only_one(given: Mapping[str, object]) -> str:

@@ -18,6 +18,7 @@ from bittern.errors import (
     BitternError,
     InvalidInputError,
     PreconditionError,
+    QueryError,
     ServiceUnavailableError,
 )
 from bittern.query import Query
@@ -177,15 +178,24 @@ class RemoteArchive(ArchiveAPI):
         """See `ArchiveAPI.answer`."""
         with self._typed_errors():
             request = messages.query_to_wire(query, self.name)
-            answer = self._stub.Search(request, timeout=self._timeout_s)
+            try:
+                answer = self._stub.Search(request, timeout=self._timeout_s)
+            except grpc.RpcError as error:
+                refused = from_rpc_error(error, self.address)
+                if request.inputs and isinstance(refused, QueryError) and refused.field == "query":
+                    raise self._earlier("a query of several inputs", "query") from None
+                raise refused from None
             for field in ("within", "relevance"):
                 if getattr(query, field) is not None and not answer.engine:
-                    raise PreconditionError(
-                        f"the server at {self.address} is of an earlier version, which does not "
-                        f"know `{field}`; ask without it, or update the server",
-                        field=field,
-                    )
+                    raise self._earlier(f"`{field}`", field)
             return messages.result_from_wire(answer)
+
+    def _earlier(self, unknown: str, field: str) -> PreconditionError:
+        return PreconditionError(
+            f"the server at {self.address} is of an earlier version, which does not know "
+            f"{unknown}; search without it, or update the server",
+            field=field,
+        )
 
     def _delete(self, ids: builtins.list[str]) -> builtins.list[str]:
         with self._typed_errors():
@@ -237,10 +247,10 @@ class RemoteArchive(ArchiveAPI):
             finally:
                 call.cancel()
 
-    def encode_query(self, query: Query, name: str = "") -> builtins.list[Encoded]:
+    def encode_query(self, query: Query) -> builtins.list[Encoded]:
         """See `ArchiveAPI.encode_query`."""
         with self._typed_errors():
-            request = messages.encode_to_wire(query, self.name, name)
+            request = messages.encode_to_wire(query, self.name)
             answer = self._stub.Encode(request, timeout=self._timeout_s)
             return [messages.encoded_from_wire(each) for each in answer.encoded]
 

@@ -6,21 +6,21 @@ Every folder may import this module; it imports none of them.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from math import inf, nan
 from typing import Literal, SupportsFloat, get_args
 
 import numpy as np
 
 from bittern.checks import (
+    MAX_MEDIA_BYTES,
     check_choice,
     check_model,
     check_string,
     check_where,
     check_whole,
-    only_one,
 )
-from bittern.errors import CodeError, QueryError
+from bittern.errors import CodeError, MediaTooLargeError, QueryError
 from bittern.types import Metric
 
 EngineKind = Literal["auto", "flat", "ivf", "gpu"]
@@ -28,12 +28,14 @@ EngineKind = Literal["auto", "flat", "ivf", "gpu"]
 DEFAULT_K = 10
 MAX_K = 10_000
 """Most hits of one search."""
+MAX_INPUTS = 20
+"""Most inputs of one query."""
 MAX_TEXT_CHARS = 2_000
 """Longest text query, in characters."""
 MAX_THREADS = 1_024
 """Most threads of one search."""
 QUERY_KINDS = ("text", "image", "audio", "id", "code")
-"""What a query can search with."""
+"""Kinds of inputs of a query."""
 RELEVANCE_LEVELS = {"strict": 0.01, "usual": 0.05, "loose": 0.2}
 """False-alarm rates with a name: the share of queries about something else that get any hit."""
 LOWEST_RATE, HIGHEST_RATE = 0.001, 0.5
@@ -42,26 +44,68 @@ anything is left out."""
 
 
 @dataclass(frozen=True, slots=True)
+class QueryInput:
+    """One input of a query: an example of what is looked for or, with `minus`, of what is not.
+
+    Attributes:
+        kind: ``text``, ``image``, ``audio``, ``id`` or ``code``.
+        value: words; bytes of a picture or sound file; id of an observation; bits/8 bytes.
+        minus: whether it is subtracted.
+        name: name of the file, for messages.
+
+    Raises:
+        QueryError: a value of the wrong type, empty or too long.
+        CodeError: a code that is not bytes.
+    """
+
+    kind: str
+    value: str | bytes
+    minus: bool = False
+    name: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the value, and make its type the plain one."""
+        check_choice(self.kind, QUERY_KINDS, "kind")
+        object.__setattr__(self, "value", _checked_input(self.kind, self.value))
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is a code, or the id of one, and so has no logits."""
+        return self.kind in ("id", "code")
+
+    def __str__(self) -> str:
+        """The words, id or file name, for messages."""
+        if isinstance(self.value, str):
+            return repr(self.value if len(self.value) <= 100 else f"{self.value[:99]}…")
+        return self.name or f"the query's {self.kind}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """One search, checked when it is made: whoever gets one need not check it again.
 
-    Exactly one of `text`, `image`, `audio`, `id` and `code` is given. To encode without searching,
-    the other attributes keep their defaults.
+    `text`, `image`, `audio`, `id` and `code` are short for one input each. To encode without
+    searching, give one input and a model at the most.
 
-    The attributes are the arguments of `bittern.ArchiveAPI.search`, with media as bytes and
-    `relevance` as a share: ``strict``, ``usual`` and ``loose`` are made one.
+    The other attributes are the arguments of `bittern.ArchiveAPI.search`, with `relevance` as a
+    share: ``strict``, ``usual`` and ``loose`` are made one.
+
+    Attributes:
+        inputs: the examples, `minus` ones included; at least one is not `minus`.
 
     Raises:
-        QueryError: not exactly one query; a value of the wrong type, empty or out of range.
+        QueryError: no example, or a value of the wrong type, empty or out of range.
+        MediaTooLargeError: pictures and sounds of more than 60 MiB together.
         CodeError: a code that is not bytes.
         FilterError: `where` of more than 10,000 characters.
     """
 
-    text: str | None = None
-    image: bytes | None = None
-    audio: bytes | None = None
-    id: str | None = None
-    code: bytes | None = None
+    inputs: tuple[QueryInput, ...] = ()
+    text: InitVar[str | None] = None
+    image: InitVar[bytes | None] = None
+    audio: InitVar[bytes | None] = None
+    id: InitVar[str | None] = None
+    code: InitVar[bytes | None] = None
     target: str | None = None
     k: int = DEFAULT_K
     where: str | None = None
@@ -71,11 +115,12 @@ class Query:
     relevance: str | float | None = None
     recall: float | None = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, *values: str | bytes | None) -> None:
         """Check every value, and make its type the plain one."""
-        kind = self.kind
+        given = zip(QUERY_KINDS, values, strict=True)
+        short = [QueryInput(kind, value) for kind, value in given if value is not None]
         checked: dict[str, object] = {
-            kind: _checked_input(kind, getattr(self, kind)),
+            "inputs": _checked_inputs((*self.inputs, *short)),
             "k": check_whole(self.k, "k", 1, MAX_K),
             "where": check_where(self.where),
             "model": check_model(self.model),
@@ -92,16 +137,49 @@ class Query:
             checked["recall"] = check_recall(self.recall)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        if self.metric == "asymmetric" and kind in ("id", "code"):
+        if self.metric == "asymmetric" and self.is_code:
             raise QueryError(
-                f"a query by {kind} has a code and no logits; use the hamming metric",
+                f"a query by one {self.inputs[0].kind} has a code and no logits; use the hamming "
+                "metric",
                 field="metric",
             )
 
     @property
-    def kind(self) -> str:
-        """What is searched with: ``text``, ``image``, ``audio``, ``id`` or ``code``."""
-        return only_one({name: getattr(self, name) for name in QUERY_KINDS})
+    def is_code(self) -> bool:
+        """Whether a stored code is the query, unchanged."""
+        return len(self.inputs) == 1 and self.inputs[0].is_stored
+
+
+def _checked_inputs(inputs: tuple[QueryInput, ...]) -> tuple[QueryInput, ...]:
+    """The inputs, if they can be combined."""
+    if not inputs:
+        raise QueryError(
+            f"nothing to search with: give at least one of {', '.join(QUERY_KINDS)}", field="query"
+        )
+    if len(inputs) > MAX_INPUTS:
+        raise QueryError(
+            f"the query has {len(inputs)} inputs, the limit is {MAX_INPUTS}; leave some out",
+            field="query",
+        )
+    wanted = {(each.kind, each.value) for each in inputs if not each.minus}
+    if not wanted:
+        raise QueryError(
+            "everything given is to be subtracted; also give an example of what to look for",
+            field="minus",
+        )
+    for each in inputs:
+        if each.minus and (each.kind, each.value) in wanted:
+            raise QueryError(
+                f"{each} is both looked for and subtracted; give it once", field="minus"
+            )
+    size = sum(len(each.value) for each in inputs if each.kind in ("image", "audio"))
+    if size > MAX_MEDIA_BYTES:
+        raise MediaTooLargeError(
+            f"the files of the query have {size:,} bytes together, the limit is "
+            f"{MAX_MEDIA_BYTES:,}; make them smaller, or give fewer",
+            details={"limit_bytes": str(MAX_MEDIA_BYTES)},
+        )
+    return inputs
 
 
 def _checked_input(kind: str, value: object) -> str | bytes:

@@ -154,9 +154,9 @@ def check_media(data: bytes, field: str, config: ServiceConfig) -> None:
 
 def check_query_media(query: Query, config: ServiceConfig) -> None:
     """Refuse a query's file of more than `max_item_bytes` with a `MediaTooLargeError`."""
-    for field in ("image", "audio"):
-        if (data := getattr(query, field)) is not None:
-            check_media(data, field, config)
+    for each in query.inputs:
+        if isinstance(each.value, bytes):
+            check_media(each.value, each.kind, config)
 
 
 def check_item(item: MediaItem, *, fetched: bool = False) -> None:

@@ -113,7 +113,7 @@ def _in_process(engine: LocalArchive, query: Query) -> Search:
 
 
 def _remote(client: RemoteArchive, query: Query) -> Search:
-    return lambda: client.search(query.text, code=query.code, target=query.target, k=query.k)
+    return lambda: client.answer(query)
 
 
 def _rates(

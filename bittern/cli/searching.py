@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -36,6 +36,7 @@ from bittern.text import counted
 
 if TYPE_CHECKING:
     from bittern.api import ArchiveAPI
+    from bittern.query import Query
     from bittern.service.local.archive import LocalArchive
     from bittern.types import Exported, SearchResult
 
@@ -52,15 +53,37 @@ _ROOTS_SHOWN = 5
 _WHY_SKIPPED = {"raven": " (no windows of recordings)", "ids": " (not iNaturalist records)"}
 
 
+_minus = partial(typer.Option, rich_help_panel="Subtract from the query")
+
+
 @dataclass
 class QueryOptions:
     """What to look for, and how."""
 
-    image: Annotated[Path | None, typer.Option(help="Find what this picture shows.")] = None
-    audio: Annotated[Path | None, typer.Option(help="Find what this recording contains.")] = None
-    id: Annotated[str | None, typer.Option(help="Find observations like the one with this id.")] = (
-        None
-    )
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Find what this picture shows. Repeatable."),
+    ] = None
+    audio: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Find what this recording contains. Repeatable."),
+    ] = None
+    id: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Find observations like this one. Repeatable."),
+    ] = None
+    minus: Annotated[
+        list[str] | None, _minus(metavar="WORDS", help="But not like these words. Repeatable.")
+    ] = None
+    minus_image: Annotated[
+        list[Path] | None, _minus(metavar="FILE", help="But not like this picture. Repeatable.")
+    ] = None
+    minus_audio: Annotated[
+        list[Path] | None, _minus(metavar="FILE", help="But not like this recording. Repeatable.")
+    ] = None
+    minus_id: Annotated[
+        list[str] | None, _minus(metavar="ID", help="But not like this observation. Repeatable.")
+    ] = None
     target: Annotated[
         str | None, typer.Option(help="image or audio. By default images, if there are any.")
     ] = None
@@ -88,25 +111,37 @@ class QueryOptions:
         ),
     ] = None
 
-    def arguments(self, words: str | None) -> dict[str, Any]:
-        """The arguments of `ArchiveAPI.search`.
+    def query(self, words: str | None) -> Query:
+        """The query, checked, with its files read.
 
         Raises:
-            QueryError: not exactly one thing to look for.
-            MediaError: the file cannot be read.
+            QueryError: nothing to look for, or a value that cannot be used.
+            MediaError, SourceNotFoundError: a file cannot be read.
         """
-        from bittern.api import read_media
+        from bittern.api import read_inputs
         from bittern.errors import QueryError
+        from bittern.query import Query
 
-        if [words, self.image, self.audio, self.id].count(None) != 3:
-            raise QueryError("give exactly one of WORDS, --image, --audio and --id", field="query")
-        given = dict(vars(self))
-        given["text"] = words
-        given["image"] = None if self.image is None else read_media(self.image, "image")
-        given["audio"] = None if self.audio is None else read_media(self.audio, "audio")
-        given["within"] = given.pop("max_distance")
-        given["relevance"] = _number_or_name(self.relevance)
-        return given
+        wanted = {"text": words, "image": self.image, "audio": self.audio, "id": self.id}
+        minus = {
+            "text": self.minus,
+            "image": self.minus_image,
+            "audio": self.minus_audio,
+            "id": self.minus_id,
+        }
+        if not any(value is not None for value in wanted.values()):
+            raise QueryError("give at least one of WORDS, --image, --audio and --id", field="query")
+        return Query(
+            inputs=read_inputs(wanted, minus),
+            target=self.target,
+            k=self.k,
+            where=self.where,
+            metric=self.metric,  # type: ignore[arg-type]  # checked there
+            model=self.model,
+            within=self.max_distance,
+            relevance=_number_or_name(self.relevance),
+            recall=self.recall,
+        )
 
 
 def search(
@@ -123,9 +158,11 @@ def search(
     format_: Format = None,
     as_json: Json = False,
 ) -> None:
-    """Search an archive by words, by a picture, or by a sound.
+    """Search an archive by words, by pictures, by sounds, or by all of them together.
 
     Example: bittern search my-archive "an owl on a branch" -k 5
+
+    Example: bittern search my-archive "in flight" --image owl.jpg --minus "a branch"
 
     Example: bittern search my-archive --audio call.wav --target image --json
 
@@ -135,12 +172,12 @@ def search(
 
     Example: bittern search my-archive "an owl" -k 200 --output owls.geojson
     """
-    from bittern.query import Query, SearchOptions
+    from bittern.query import SearchOptions
 
     if output is not None or format_ is not None:
         _check_output(output, format_)
-    with _errors_as_typed(query):
-        checked = Query(**query.arguments(words))  # before the archive is opened
+    with _errors_as_typed():
+        checked = query.query(words)  # before the archive is opened
     local = Path(archive).exists()
     # A folder is opened for this one search: it uses an index that is stored, and builds none.
     once = SearchOptions(recall=1.0 if query.recall is None else query.recall, build=False)
@@ -149,7 +186,7 @@ def search(
             licence_notice(*cast("LocalArchive", opened).registry.encoders())
         # Judging relevance codes some reference texts first: seconds, in this process.
         judging = local and query.relevance is not None
-        with working("judging relevance") if judging else nullcontext(), _errors_as_typed(query):
+        with working("judging relevance") if judging else nullcontext(), _errors_as_typed():
             result = opened.answer(checked)
         if local and query.relevance is None and query.recall is not None and query.recall < 1:
             _hint_at_an_index(opened, archive, result)
@@ -242,20 +279,20 @@ def _summary(done: Exported, to: str) -> str:
 
 
 @contextmanager
-def _errors_as_typed(query: QueryOptions) -> Iterator[None]:
-    """Errors about the query name its file, and options as the command line calls them."""
-    from bittern.errors import MediaError, QueryError
+def _errors_as_typed() -> Iterator[None]:
+    """Errors about the query call options as the command line calls them."""
+    from bittern.errors import QueryError
 
     try:
         yield
-    except MediaError as error:
-        file = str(query.image or query.audio)
-        reason = re.sub(r".*the query's (image|audio): ", "", error.message)
-        raise type(error)(reason if file in reason else f"{file}: {reason}") from error
     except QueryError as error:
-        if error.field != "within":
+        message = error.message
+        if error.field == "within":
+            message = message.replace("within", "--max-distance", 1)
+        elif kind := error.details.get("file"):
+            message = f"{message.partition(': give it')[0]}: give it with --{kind}"
+        else:
             raise
-        message = error.message.replace("within", "--max-distance", 1)
         raise QueryError(message, field=error.field) from error
 
 

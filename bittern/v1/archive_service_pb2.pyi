@@ -168,6 +168,8 @@ class SearchRequest(google.protobuf.message.Message):
     WITHIN_FIELD_NUMBER: builtins.int
     RECALL_FIELD_NUMBER: builtins.int
     RELEVANCE_FIELD_NUMBER: builtins.int
+    INPUTS_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
     archive: builtins.str
     """Name of the archive; empty means the only one."""
     text: builtins.str
@@ -210,6 +212,16 @@ class SearchRequest(google.protobuf.message.Message):
     altogether that may get an answer all the same, .001 to .5: .01 is strict, .05 usual, .2 loose.
     Absent means: show the nearest, whatever they are. The search is exact, whatever `recall` is.
     """
+    name: builtins.str
+    """Name of the file of `image` or `audio`, for messages."""
+    @property
+    def inputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___QueryInput]:
+        """What to search with, if it is more than one example: 1 to 20, at least one not `minus`, and up to
+        60 MiB of files together. The logits of the query are mean(z of inputs) - mean(z of minus) / 2,
+        where z are the logits of an input, and 1 or -1 per bit for a stored code. Servers of 0.1.0
+        answer with INVALID_ARGUMENT.
+        """
+
     def __init__(
         self,
         *,
@@ -227,10 +239,12 @@ class SearchRequest(google.protobuf.message.Message):
         within: builtins.float | None = ...,
         recall: builtins.float | None = ...,
         relevance: builtins.float | None = ...,
+        inputs: collections.abc.Iterable[Global___QueryInput] | None = ...,
+        name: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_k", b"_k", "_recall", b"_recall", "_relevance", b"_relevance", "_within", b"_within", "audio", b"audio", "code", b"code", "id", b"id", "image", b"image", "k", b"k", "query", b"query", "recall", b"recall", "relevance", b"relevance", "text", b"text", "within", b"within"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_k", b"_k", "_recall", b"_recall", "_relevance", b"_relevance", "_within", b"_within", "archive", b"archive", "audio", b"audio", "code", b"code", "id", b"id", "image", b"image", "k", b"k", "metric", b"metric", "model", b"model", "query", b"query", "recall", b"recall", "relevance", b"relevance", "target", b"target", "text", b"text", "where", b"where", "within", b"within"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_k", b"_k", "_recall", b"_recall", "_relevance", b"_relevance", "_within", b"_within", "archive", b"archive", "audio", b"audio", "code", b"code", "id", b"id", "image", b"image", "inputs", b"inputs", "k", b"k", "metric", b"metric", "model", b"model", "name", b"name", "query", b"query", "recall", b"recall", "relevance", b"relevance", "target", b"target", "text", b"text", "where", b"where", "within", b"within"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__k: typing_extensions.TypeAlias = typing.Literal["k"]
     _WhichOneofArgType__k: typing_extensions.TypeAlias = typing.Literal["_k", b"_k"]
@@ -254,6 +268,54 @@ class SearchRequest(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_query) -> _WhichOneofReturnType_query | None: ...
 
 Global___SearchRequest: typing_extensions.TypeAlias = SearchRequest
+
+@typing.final
+class QueryInput(google.protobuf.message.Message):
+    """One of the examples that make a query."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    IMAGE_FIELD_NUMBER: builtins.int
+    AUDIO_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    CODE_FIELD_NUMBER: builtins.int
+    MINUS_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """Words, 1 to 2,000 characters."""
+    image: builtins.bytes
+    """Bytes of a picture file."""
+    audio: builtins.bytes
+    """Bytes of a sound file. The windows of a longer recording are averaged."""
+    id: builtins.str
+    """Id of an observation of the archive."""
+    code: builtins.bytes
+    """A code, bits/8 bytes, made by the same model."""
+    minus: builtins.bool
+    """Whether it is subtracted: hits should not be like it."""
+    name: builtins.str
+    """Name of the file, for messages."""
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        image: builtins.bytes = ...,
+        audio: builtins.bytes = ...,
+        id: builtins.str = ...,
+        code: builtins.bytes = ...,
+        minus: builtins.bool = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["audio", b"audio", "code", b"code", "id", b"id", "image", b"image", "query", b"query", "text", b"text"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["audio", b"audio", "code", b"code", "id", b"id", "image", b"image", "minus", b"minus", "name", b"name", "query", b"query", "text", b"text"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_query: typing_extensions.TypeAlias = typing.Literal["text", "image", "audio", "id", "code"]
+    _WhichOneofArgType_query: typing_extensions.TypeAlias = typing.Literal["query", b"query"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_query) -> _WhichOneofReturnType_query | None: ...
+
+Global___QueryInput: typing_extensions.TypeAlias = QueryInput
 
 @typing.final
 class SearchResponse(google.protobuf.message.Message):

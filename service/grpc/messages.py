@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from bittern.checks import check_page_size
 from bittern.errors import MetadataError, QueryError
-from bittern.query import HIGHEST_RATE, LOWEST_RATE, QUERY_KINDS, Query
+from bittern.query import HIGHEST_RATE, LOWEST_RATE, QUERY_KINDS, Query, QueryInput
 from bittern.types import (
     AddResult,
     AddStatus,
@@ -177,11 +177,17 @@ def modality_from_wire(number: opb.Modality.ValueType, field: str = "modality") 
 
 def query_to_wire(query: Query, archive: str) -> pb.SearchRequest:
     """Message of a query to the archive of this name."""
-    values = {name: value for name, value in _values(query).items() if value is not None}
+    values = {n: value for n, value in _values(query, "inputs").items() if value is not None}
     if query.target is not None:
         values["target"] = modality_to_wire(query.target)
     if query.metric is not None:
         values["metric"] = number_of(METRICS, query.metric, "metric")
+    if len(query.inputs) == 1:  # as servers of 0.1.0 know it
+        values |= _one_input(query.inputs[0])
+    else:
+        values["inputs"] = [
+            pb.QueryInput(minus=each.minus, **_one_input(each)) for each in query.inputs
+        ]
     return pb.SearchRequest(archive=archive, **values)
 
 
@@ -189,14 +195,14 @@ def query_from_wire(message: pb.SearchRequest) -> Query:
     """Query of a message.
 
     Raises:
-        QueryError: nothing to search with, a number that this version does not know, or a
-            relevance that is not a share.
-        QueryError, CodeError, FilterError: see `Query`.
+        QueryError: nothing to search with, or both `query` and `inputs`; a number that this version
+            does not know, or a relevance that is not a share.
+        QueryError, MediaTooLargeError, CodeError, FilterError: see `Query`.
     """
-    kind = message.WhichOneof("query")
-    if kind is None:
+    one = message.WhichOneof("query") is not None
+    if one and message.inputs:
         raise QueryError(
-            f"nothing to search with; give one of {', '.join(QUERY_KINDS)}", field="query"
+            f"give either {message.WhichOneof('query')} or inputs, not both", field="inputs"
         )
     if message.HasField("relevance") and not LOWEST_RATE <= message.relevance <= HIGHEST_RATE:
         raise QueryError(
@@ -207,6 +213,7 @@ def query_from_wire(message: pb.SearchRequest) -> Query:
     return _read(
         Query,
         message,
+        inputs=tuple(map(_input_from_wire, [message] if one else message.inputs)),
         target=modality_from_wire(message.target, "target"),
         metric=name_of(METRICS, message.metric, "metric") if message.metric else None,
         where=message.where or None,
@@ -214,10 +221,23 @@ def query_from_wire(message: pb.SearchRequest) -> Query:
     )
 
 
-def encode_to_wire(query: Query, archive: str, name: str) -> pb.EncodeRequest:
-    """Message of a text or a file to encode; `name` is the file's."""
-    given: dict[str, Any] = {query.kind: getattr(query, query.kind)}
-    return pb.EncodeRequest(archive=archive, model=query.model or "", name=name, **given)
+def _one_input(each: QueryInput) -> dict[str, Any]:
+    """The fields of one input."""
+    return {each.kind: each.value, "name": each.name}
+
+
+def _input_from_wire(message: pb.SearchRequest | pb.QueryInput) -> QueryInput:
+    kind = message.WhichOneof("query")
+    if kind is None:
+        raise QueryError(f"an input is empty; give one of {', '.join(QUERY_KINDS)}", field="inputs")
+    minus = isinstance(message, pb.QueryInput) and message.minus
+    return QueryInput(kind, getattr(message, kind), minus, message.name)
+
+
+def encode_to_wire(query: Query, archive: str) -> pb.EncodeRequest:
+    """Message of a text or a file to encode."""
+    [each] = query.inputs
+    return pb.EncodeRequest(archive=archive, model=query.model or "", **_one_input(each))
 
 
 def encode_from_wire(message: pb.EncodeRequest) -> Query:
@@ -229,8 +249,8 @@ def encode_from_wire(message: pb.EncodeRequest) -> Query:
     kind = message.WhichOneof("input")
     if kind is None:
         raise QueryError("nothing to encode; give one of text, image and audio", field="input")
-    given: dict[str, Any] = {kind: getattr(message, kind)}
-    return Query(**given, model=message.model or None)
+    each = QueryInput(kind, getattr(message, kind), name=message.name)
+    return Query(inputs=(each,), model=message.model or None)
 
 
 def page_size_from_wire(page_size: int, page_token: str) -> int:

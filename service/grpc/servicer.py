@@ -108,7 +108,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
             archive = self.archive(request.archive)
             query = messages.encode_from_wire(request)
             check_query_media(query, self._config)
-            encoded = archive.encode_query(query, request.name)
+            encoded = archive.encode_query(query)
             deadline.check("the codes were sent")
             return pb.EncodeResponse(encoded=[messages.encoded_to_wire(each) for each in encoded])
 

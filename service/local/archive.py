@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from bittern.api import ArchiveAPI
 from bittern.encoders.base import AudioWindowing, Modality
 from bittern.errors import ObservationNotFoundError, PreconditionError, QueryError
-from bittern.hashing.codes import check_codes, pack
+from bittern.hashing.codes import check_codes, pack, unpack
 from bittern.index.archive import Archive
 from bittern.index.snapshots import SnapshotInfo
-from bittern.query import Query, SearchOptions
+from bittern.query import Query, QueryInput, SearchOptions
 from bittern.service.export.files import check_export, file_chunks, write_file
 from bittern.service.export.folder import media_of_hits, media_of_observations, write_folder
 from bittern.service.export.rows import ExportRows, metadata_types, rows_of_archive, rows_of_hits
@@ -53,7 +53,10 @@ MAX_QUERY_WINDOWS = 120
 """Windows that a sound query may have; their embeddings are averaged."""
 FOLDER_PAGE = 1_000
 """Observations that are looked up at a time while their media are copied."""
-_TOWERS = tuple(Modality)
+MINUS_WEIGHT = 0.5
+"""Weight of the inputs that are subtracted (Rocchio 1971). In searches of the sample by name, a
+photograph that is subtracted falls from the first to the 70th of 85, and the right one keeps a mean
+reciprocal rank of .52 (.56 without subtraction, .22 with the weight 1)."""
 
 
 class LocalArchive(ArchiveAPI):
@@ -146,8 +149,7 @@ class LocalArchive(ArchiveAPI):
         self.archive.check_where(query.where)  # before a network is loaded
         target = self._target_of(query)
         model = self._model_for(query, target)
-        deadline.check("encoding the query")
-        vector = self._query_vector(query, model, target)
+        vector = self._query_vector(query, model, target, deadline)
         deadline.check("searching")
         search = partial(
             self.archive.search,
@@ -184,54 +186,78 @@ class LocalArchive(ArchiveAPI):
     def _model_for(self, query: Query, target: Modality) -> Model:
         """The named model, else the one with most codes of the target.
 
-        A query by id uses a model that coded that observation, if there is one.
+        A query by ids uses a model that coded these observations, if there is one.
         """
-        if query.id is not None and query.model is None:
+        ids = [str(each.value) for each in query.inputs if each.kind == "id"]
+        towers = {Modality(each.kind) for each in query.inputs if not each.is_stored}
+        if ids and query.model is None:
             for record in self.archive.model_records():
                 with suppress(ObservationNotFoundError):
-                    self.archive.code(query.id, record.digest)
-                    return self.registry.load(record)
-        towers = {target, Modality(query.kind)} if query.kind in _TOWERS else {target}
-        return self.registry.find(query.model, towers=towers, target=target)
+                    for each in ids:
+                        self.archive.code(each, record.digest)
+                    if towers <= set(record.modalities):
+                        return self.registry.load(record)
+        return self.registry.find(query.model, towers={target, *towers}, target=target)
 
-    def _query_vector(self, query: Query, model: Model, target: Modality) -> QueryVector:
-        if query.id is not None:
-            return QueryVector(model, target, "hamming", self.archive.code(query.id, model.digest))
-        if query.code is not None:
-            code = np.frombuffer(query.code, dtype=np.uint8)[None]
-            return QueryVector(model, target, "hamming", check_codes(code, model.card.bits)[0])
-        _, embeddings = self._embedded(query, model)
+    def _query_vector(
+        self, query: Query, model: Model, target: Modality, deadline: Deadline
+    ) -> QueryVector:
+        if query.is_code:
+            return QueryVector(model, target, "hamming", self._code(query.inputs[0], model))
+        logits: dict[bool, builtins.list[NDArray[np.float32]]] = {False: [], True: []}
+        for each in query.inputs:
+            deadline.check("encoding the query")
+            logits[each.minus].append(self._logits(each, model))
+        wanted = np.mean(logits[False], axis=0)
+        if logits[True]:
+            wanted = wanted - MINUS_WEIGHT * np.mean(logits[True], axis=0)
+        if query.metric == "hamming":
+            return QueryVector(model, target, "hamming", pack(wanted[None])[0])
+        return QueryVector(model, target, "asymmetric", wanted)
+
+    def _code(self, given: QueryInput, model: Model) -> NDArray[np.uint8]:
+        """The code of an input that is one, or the id of one: uint8 [bits/8]."""
+        if given.kind == "id":
+            return self.archive.code(str(given.value), model.digest)
+        code = np.frombuffer(bytes(given.value), dtype=np.uint8)[None]  # type: ignore[arg-type]
+        checked: NDArray[np.uint8] = check_codes(code, model.card.bits)[0]
+        return checked
+
+    def _logits(self, given: QueryInput, model: Model) -> NDArray[np.float32]:
+        """Logits of one input, float32 [bits]; 1 or -1 for the bits of a stored code."""
+        if given.is_stored:
+            bits: NDArray[np.uint8] = unpack(self._code(given, model)[None])[0]
+            return bits * np.float32(2) - 1
+        _, embeddings = self._embedded(given, model)
         mean = embeddings.mean(axis=0, keepdims=True)
         mean /= max(float(np.linalg.norm(mean)), 1e-12)
-        logits = model.logits(Modality(query.kind), mean)
-        if query.metric == "hamming":
-            return QueryVector(model, target, "hamming", pack(logits)[0])
-        return QueryVector(model, target, "asymmetric", logits[0])
+        logits: NDArray[np.float32] = model.logits(Modality(given.kind), mean)[0]
+        return logits
 
     def _embedded(
-        self, query: Query, model: Model, name: str = ""
+        self, given: QueryInput, model: Model
     ) -> tuple[builtins.list[Decoded], NDArray[np.float32]]:
-        """The decoded text, picture or windows of a query, and their embeddings [n, dim]."""
-        modality = Modality(query.kind)
+        """The decoded text, picture or windows of an input, and their embeddings [n, dim]."""
+        modality = Modality(given.kind)
         windowing = model.embedder.windowing if modality == Modality.AUDIO else None
         with self._decoding:
-            decoded = _decoded_query(query, windowing, name)
+            decoded = _decoded_input(given, windowing)
             return decoded, model.embed(modality, [each.data for each in decoded])
 
-    def encode_query(self, query: Query, name: str = "") -> builtins.list[Encoded]:
+    def encode_query(self, query: Query) -> builtins.list[Encoded]:
         """Codes and logits of one text, picture or recording (one per window).
 
         Args:
-            query: text, image or audio, and perhaps a model.
-            name: of the file, for messages.
+            query: one text, image or audio, and perhaps a model.
 
         Raises:
             MediaError: unusable media.
             ModelNotFoundError: no model has the tower.
         """
-        modality = Modality(query.kind)
+        [given] = query.inputs
+        modality = Modality(given.kind)
         model = self.registry.find(query.model, towers=[modality])
-        decoded, embeddings = self._embedded(query, model, name)
+        decoded, embeddings = self._embedded(given, model)
         logits = model.logits(modality, embeddings)
         return [
             Encoded(code.tobytes(), tuple(map(float, z)), each.start_s, each.end_s)
@@ -365,20 +391,17 @@ class LocalArchive(ArchiveAPI):
         return self.archive.restore(snapshot)
 
 
-def _decoded_query(
-    query: Query, windowing: AudioWindowing | None, name: str
-) -> builtins.list[Decoded]:
+def _decoded_input(given: QueryInput, windowing: AudioWindowing | None) -> builtins.list[Decoded]:
     """One text or picture, or the windows of a recording."""
-    if query.text is not None:
-        return [Decoded(query.text.strip())]
-    data = query.image if query.image is not None else query.audio
-    item = MediaItem("", name or f"the query's {query.kind}", query.kind, data=data)
+    if isinstance(given.value, str):
+        return [Decoded(given.value.strip())]
+    item = MediaItem("", str(given), given.kind, data=given.value)
     decoded = builtins.list(islice(decode(item, windowing), MAX_QUERY_WINDOWS + 1))
     if len(decoded) > MAX_QUERY_WINDOWS:
         assert windowing is not None
         most = windowing.window_s + (MAX_QUERY_WINDOWS - 1) * windowing.hop_s
         raise QueryError(
-            f"a sound query may be at most {most:g} s long; cut out the sound to look for",
+            f"{given}: a sound query may be at most {most:g} s long; cut out the sound to look for",
             field="audio",
         )
     return decoded

@@ -7,7 +7,6 @@ no media, so a source may be larger than memory.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,11 +16,11 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AliasChoices, Field
 
+from bittern.checks import AUDIO_SUFFIXES as AUDIO_SUFFIXES
+from bittern.checks import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from bittern.checks import modality_of_suffix as modality_of_suffix
 from bittern.errors import BitternError, SourceNotFoundError, SourceUnreachableError
 from bittern.types import AddResult, MediaItem
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"})
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 
 Entry = MediaItem | AddResult
 """A medium to encode, or the result for a row that was skipped or failed."""
@@ -223,11 +222,3 @@ def other_id(item: MediaItem) -> str:
     """
     name, suffix = item.occurrence_id, f"#media={id_of_name(item.media)}"
     return name.removesuffix(suffix) if name.endswith(suffix) else name + suffix
-
-
-def modality_of_suffix(name: str | Path) -> str | None:
-    """``image`` or ``audio``, by the suffix of a file's name; None for anything else."""
-    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path takes ten times as long
-    if suffix in IMAGE_SUFFIXES:
-        return "image"
-    return "audio" if suffix in AUDIO_SUFFIXES else None

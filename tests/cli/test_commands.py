@@ -74,6 +74,19 @@ def test_a_picture_and_a_sound_can_be_the_query(run: Run, archive: Path) -> None
     assert len(answer["hits"]) == 4
 
 
+def test_several_inputs_are_one_query(run: Run, archive: Path) -> None:
+    two = run("search", archive, "--id", "honey-bee-1", "--id", "cheetah-1", "-k", 2, "--json")
+    assert {hit["id"] for hit in json.loads(two.out)["hits"]} == {"honey-bee-1", "cheetah-1"}
+    picture = SAMPLE / "images" / "cheetah-1.webp"
+    more = run(
+        *("search", archive, "a bee", "--image", picture, "--minus", "a fish"),
+        *("--minus-id", "giant-panda-1", "--json"),
+    )
+    ids = [hit["id"] for hit in json.loads(more.out)["hits"]]
+    assert set(ids[:2]) == {"honey-bee-1", "cheetah-1"}
+    assert ids[-1] == "giant-panda-1"
+
+
 def test_where_narrows_the_hits(run: Run, archive: Path) -> None:
     answer = json.loads(run("search", archive, "x", "--where", "label = 'bee'", "--json").out)
     assert [hit["id"] for hit in answer["hits"]] == ["honey-bee-1"]
@@ -246,8 +259,8 @@ def test_a_server_is_not_started_with_options_that_cannot_be(
     [
         (["x", "-k", "1000000000"], "1000000000"),
         ([""], "empty"),
-        ([], "exactly one of WORDS, --image, --audio and --id"),
-        (["x", "--id", "bee"], "exactly one of WORDS"),
+        ([], "at least one of WORDS, --image, --audio and --id"),
+        (["x", "--id", "bee"], "no observation 'bee'"),
         (["x", "--target", "smell"], "smell"),
         (["x", "--metric", "cosine"], "cosine"),
         (["x", "--max-distance", "nan"], "--max-distance must be a distance in bits"),

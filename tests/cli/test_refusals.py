@@ -24,6 +24,13 @@ finally:
     [
         ("search ARCHIVE owl -k 0", "k must be a whole number from 1 to 10000, not 0"),
         ("search ARCHIVE --image nowhere.jpg", "nowhere.jpg: there is no such file"),
+        ("search ARCHIVE photo.jpg", "'photo.jpg' is a file, not words: give it with --image"),
+        ("search ARCHIVE dir/call.wav", "give it with --audio"),
+        ("search ARCHIVE", "give at least one of WORDS, --image, --audio and --id"),
+        ("search ARCHIVE --minus owl", "give at least one of WORDS, --image, --audio and --id"),
+        ("search ARCHIVE owl --minus owl", "'owl' is both looked for and subtracted"),
+        ("search ARCHIVE owl --minus-image nowhere.jpg", "nowhere.jpg: there is no such file"),
+        ("search ARCHIVE --id a --id b --id a --minus-id b", "'b' is both looked for"),
         ("search ARCHIVE owl --where labl=1", "did you mean 'label'?"),
         ("search ARCHIVE owl --relevance very", "not 'very'"),
         ("search ARCHIVE owl --model nosuch", "has no model 'nosuch'"),

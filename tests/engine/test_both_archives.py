@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from bittern.api import ArchiveAPI
 from bittern.errors import (
@@ -19,6 +22,7 @@ from bittern.errors import (
     ObservationNotFoundError,
     UnsupportedMediaError,
 )
+from bittern.hashing.codes import unpack
 from bittern.service.local.archive import LocalArchive
 from bittern.types import AddStatus, MediaItem
 from tests.engine.toy import picture, sound
@@ -35,6 +39,58 @@ def test_words_pictures_sounds_ids_and_codes_find(archive: ArchiveAPI) -> None:
     ]
     assert {result.hits[0].observation.id for result in found} == {"green.png"}
     assert [result.metric for result in found] == ["asymmetric"] * 3 + ["hamming"] * 2
+
+
+def test_the_logits_of_several_inputs_are_averaged_and_half_of_the_subtracted_taken_off(
+    local: LocalArchive, archive: ArchiveAPI
+) -> None:
+    def logits(**given: Any) -> NDArray[np.float64]:
+        return np.array(archive.encode(**given)[0].logits)
+
+    digest = local.registry.find().digest
+    stored = {o.id: unpack(local.archive.code(o.id, digest)[None])[0] for o in archive.list()}
+    wanted = [logits(text="green"), logits(audio=sound("red")), 2.0 * stored["red.png"] - 1]
+    away = [logits(image=picture("blue")), 2.0 * stored["sounds/blue.wav"] - 1]
+    z = np.mean(wanted, axis=0) - np.mean(away, axis=0) / 2
+    result = archive.search(
+        "green",
+        audio=[sound("red")],
+        id="red.png",
+        minus={"image": picture("blue"), "id": ["sounds/blue.wav"]},
+        target="image",
+    )
+    distances = {o: np.abs(1 / (1 + np.exp(-z)) - stored[o]).sum() for o in stored if "png" in o}
+    assert result.metric == "asymmetric"
+    assert [hit.id for hit in result] == sorted(distances, key=lambda o: distances[o])
+    assert [hit.distance for hit in result] == pytest.approx(sorted(distances.values()), abs=1e-4)
+
+
+def test_several_ids_are_one_query(archive: ArchiveAPI) -> None:
+    found = archive.search(id=["red.png", "green.png"])
+    assert {hit.id for hit in found[:2]} == {"red.png", "green.png"}
+    assert archive.search(id=["red.png", "green.png"], metric="hamming").metric == "hamming"
+    with pytest.raises(ObservationNotFoundError, match="nobody"):
+        archive.search(id=["red.png", "nobody"])
+
+
+def test_what_is_subtracted_comes_last(archive: ArchiveAPI) -> None:
+    for given in ({"text": "blue"}, {"image": picture("blue")}, {"id": "blue.png"}):
+        found = archive.search(["red", "green"], minus=given, target="image")
+        assert found[-1].id == "blue.png"
+
+
+def test_a_file_that_cannot_be_used_is_named(archive: ArchiveAPI, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"not one")
+    broken = str(tmp_path / "broken.jpg")
+    calls: list[Callable[[], object]] = [
+        lambda: archive.search(image=broken),
+        lambda: archive.search(image=[picture("red"), broken]),
+        lambda: archive.search("red", minus={"image": broken}),
+        lambda: archive.encode(image=broken),
+    ]
+    for call in calls:
+        with pytest.raises(UnsupportedMediaError, match=r"^broken\.jpg: "):
+            call()
 
 
 def test_answers_are_the_same_both_ways(local: LocalArchive, archive: ArchiveAPI) -> None:

@@ -124,11 +124,13 @@ class FakeArchive(LocalArchive):
             raise self.failure
         self.on_search(deadline)
         self._check_model(query.model)
-        if query.id is not None:
-            self._get(query.id)
-        if query.code is not None and len(query.code) * 8 != BITS:
+        for each in query.inputs:
+            if each.kind == "id":
+                self._get(str(each.value))
+        code = query.inputs[0].value
+        if query.inputs[0].kind == "code" and len(code) * 8 != BITS:
             raise CodeError(
-                f"a code of {len(query.code) * 8} bits was given, {BITS} bits are needed",
+                f"a code of {len(code) * 8} bits was given, {BITS} bits are needed",
                 field="code",
                 details={"needed_bits": str(BITS)},
             )
@@ -215,12 +217,13 @@ class FakeArchive(LocalArchive):
         self.observations = [o for o in self.observations if o.id not in set(removed)]
         return removed
 
-    def encode_query(self, query: Query, name: str = "") -> builtins.list[Encoded]:
+    def encode_query(self, query: Query) -> builtins.list[Encoded]:
         self._check_model(query.model)
-        if query.kind == "image":
-            raise UnsupportedModalityError(f"{name}: {MODEL} has no image tower", field="image")
+        [given] = query.inputs
+        if given.kind == "image":
+            raise UnsupportedModalityError(f"{given}: {MODEL} has no image tower", field="image")
         logits = tuple(0.1 * i - 3 for i in range(BITS))
-        if query.kind == "text":
+        if given.kind == "text":
             return [Encoded(b"\x01" * 8, logits)]
         return [Encoded(b"\x02" * 8, logits, s, s + 3.0) for s in (0.0, 3.0)]
 

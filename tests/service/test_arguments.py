@@ -33,7 +33,7 @@ def test_a_path_and_its_bytes_are_the_same_query(
     file.write_bytes(b"picture")
     for image in (file, str(file), b"picture", bytearray(b"picture"), memoryview(b"picture")):
         remote.search(image=image)  # type: ignore[arg-type]
-    assert [query.image for query in served.seen] == [b"picture"] * 5
+    assert [query.inputs[0].value for query in served.seen] == [b"picture"] * 5
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -75,14 +75,45 @@ def test_a_file_over_the_limit_is_refused_with_the_limit(
 @pytest.mark.parametrize("source", [3, None, ["a"]])
 def test_what_is_neither_path_nor_bytes_is_refused(source: object) -> None:
     with pytest.raises(QueryError, match="path or the bytes"):
-        read_media(source, "image")  # type: ignore[arg-type]
+        read_media(source, "image")
+
+
+def test_a_file_is_not_taken_for_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: RemoteArchive, served: FakeArchive
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "call.m4a").touch()
+    (tmp_path / "owl").mkdir()
+    for text, kind in (
+        ("Heron.JPG", "image"), ("dir/call.wav ", "audio"), ("call.m4a", "image or audio"),
+    ):  # fmt: skip
+        with pytest.raises(QueryError, match=f"is a file, not words: give it as {kind}"):
+            remote.search(text)
+        with pytest.raises(QueryError, match="not words"):
+            remote.search("a heron", minus={"text": text})
+    for text in ("owl", "St. Helena plover", "a/b", "x" * 1_999 + "."):
+        remote.search(text)
+    assert len(served.seen) == 4
 
 
 Call = Callable[[Any], object]
 """A call on an archive, with arguments that no type checker accepts."""
 
 MISTAKES: dict[str, tuple[Call, type[BitternError], str]] = {
-    "no query": (lambda a: a.search(), QueryError, "none of them"),
+    "no query": (lambda a: a.search(), QueryError, "nothing to search with"),
+    "empty lists": (lambda a: a.search([], id=()), QueryError, "nothing to search with"),
+    "a list with a number": (lambda a: a.search(["red", 5]), QueryError, "text must be text"),
+    "a list to encode": (lambda a: a.encode(["red"]), QueryError, "text must be text, not list"),
+    "minus words without their kind": (
+        lambda a: a.search("red", minus="blue"),
+        QueryError,
+        "minus must be a dictionary, such as {'text': 'a nest'}, not str",
+    ),
+    "minus of an unknown kind": (
+        lambda a: a.search("red", minus={"words": "blue"}),
+        QueryError,
+        "not 'words'",
+    ),
     "nothing to encode": (lambda a: a.encode(), QueryError, "none of them"),
     "a long where to list": (lambda a: list(a.list("x" * 10_001)), FilterError, "limit is 10000"),
     "a where that is a number": (lambda a: list(a.list(5)), QueryError, "where must be text"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bittern.client import RemoteArchive
-from bittern.errors import ObservationNotFoundError, PreconditionError
+from bittern.errors import ObservationNotFoundError, PreconditionError, QueryError
 from bittern.query import Query
 from bittern.types import AddStatus, MediaItem
 from tests.service.fake_archive import MODEL, FakeArchive, heron
@@ -29,6 +29,16 @@ def test_search_by_words_gives_what_the_archive_found(
     assert [hit.distance for hit in result.hits] == [hit.distance for hit in expected.hits]
     assert (result.model, result.target, result.metric) == (MODEL, "image", "hamming")
     assert (result.took_ms, result.exact, result.cutoff) == (expected.took_ms, True, None)
+
+
+def test_a_server_that_knows_one_input_only_is_named_as_an_earlier_one(
+    remote: RemoteArchive, served: FakeArchive
+) -> None:
+    served.failure = QueryError("nothing to search with; give one of text, image", field="query")
+    with pytest.raises(PreconditionError, match="does not know a query of several inputs"):
+        remote.search("a heron", id="obs-1")
+    with pytest.raises(QueryError, match="nothing to search with"):
+        remote.search("a heron")
 
 
 @pytest.mark.parametrize(

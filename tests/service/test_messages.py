@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bittern.errors import MetadataError, QueryError
-from bittern.query import Query
+from bittern.query import Query, QueryInput
 from bittern.service.grpc import messages
 from bittern.types import (
     AddResult,
@@ -96,7 +96,18 @@ def test_a_search_result_comes_back_equal(result: SearchResult) -> None:
 @given(
     st.builds(
         Query,
-        text=TEXT.filter(str.strip),
+        inputs=st.lists(
+            st.builds(QueryInput, st.just("text"), TEXT.filter(str.strip), name=TEXT)
+            | st.builds(
+                QueryInput, st.sampled_from(["image", "audio", "code"]), st.binary(min_size=1)
+            )
+            | st.builds(QueryInput, st.just("id"), TEXT, minus=st.booleans()),
+            min_size=1,
+            max_size=5,
+            unique_by=lambda each: (each.kind, each.value),
+        )
+        .filter(lambda several: not all(each.minus for each in several))
+        .map(tuple),
         within=st.none() | st.floats(0, 1e300),
         relevance=st.none() | st.floats(0.001, 0.5),
         recall=st.none() | st.floats(0, 1, exclude_min=True),
@@ -104,7 +115,10 @@ def test_a_search_result_comes_back_equal(result: SearchResult) -> None:
 )
 def test_a_query_comes_back_equal(query: Query) -> None:
     message = pb.SearchRequest.FromString(messages.query_to_wire(query, "a").SerializeToString())
-    assert messages.query_from_wire(message) == query
+    back = messages.query_from_wire(message)
+    assert back == query
+    assert [each.name for each in back.inputs] == [each.name for each in query.inputs]
+    assert bool(message.inputs) == (len(query.inputs) > 1)  # servers of 0.1.0 know one input
 
 
 def test_an_answer_of_a_server_that_names_no_engine_was_exact() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
-from bittern.errors import BitternError, CodeError, FilterError, QueryError
-from bittern.query import MAX_K, MAX_TEXT_CHARS, Query
+import bittern.query
+from bittern.errors import BitternError, CodeError, FilterError, MediaTooLargeError, QueryError
+from bittern.query import MAX_K, MAX_TEXT_CHARS, Query, QueryInput
 from bittern.service.grpc.status import from_rpc_error
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
@@ -30,12 +32,18 @@ ON_THE_WIRE: list[tuple[dict[str, Any], str]] = [
     ({"text": "red", "recall": 0.0}, "above 0 and at most 1"),
     ({"text": "red", "recall": 1.0001}, "not 1.0001"),
     ({"text": "red", "recall": float("nan")}, "not nan"),
+    ({"inputs": [pb.QueryInput(text="red", minus=True)]}, "everything given is to be subtracted"),
+    (
+        {"inputs": [pb.QueryInput(text="red"), pb.QueryInput(text="red", minus=True)]},
+        "'red' is both looked for and subtracted",
+    ),
+    ({"inputs": [pb.QueryInput(text=str(n)) for n in range(21)]}, "21 inputs, the limit is 20"),
+    ({"inputs": [pb.QueryInput(text="red"), pb.QueryInput(text=" ")]}, "the text is empty"),
     ({"image": b""}, "the image is empty"),
     ({"audio": b""}, "the audio is empty"),
 ]
 IN_PROCESS: list[tuple[dict[str, Any], str]] = [
-    ({}, "exactly one of text, image, audio, id, code, not none of them"),
-    ({"text": "red", "id": "x"}, "text and id"),
+    ({}, "give at least one of text, image, audio, id, code"),
     ({"text": 5}, "text must be text, not int"),
     ({"text": "a \ud800 heron"}, "not Unicode text"),
     ({"id": 5}, "id must be text, not int"),
@@ -60,9 +68,9 @@ IN_PROCESS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def refusal(**given: Any) -> BitternError:
+def refusal(inputs: Sequence[pb.QueryInput] = (), **given: Any) -> BitternError:
     with pytest.raises(BitternError) as caught:
-        Query(**given)
+        Query(inputs=tuple(QueryInput("text", each.text, each.minus) for each in inputs), **given)
     return caught.value
 
 
@@ -84,6 +92,30 @@ def test_the_server_refuses_what_a_client_has_not_checked_in_the_same_words(
     assert type(there) is type(here)
     assert (there.message, there.field) == (here.message, here.field)
     assert served.seen == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "nothing to search with"),
+        ({"text": "red", "inputs": [pb.QueryInput(id="x")]}, "either text or inputs, not both"),
+        ({"inputs": [pb.QueryInput(text="red"), pb.QueryInput()]}, "an input is empty"),
+    ],
+)
+def test_the_server_refuses_inputs_that_only_a_message_can_hold(
+    stub: pb_grpc.ArchiveServiceStub, served: FakeArchive, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(grpc.RpcError, match=message):
+        stub.Search(pb.SearchRequest(**given), timeout=20)
+    assert served.seen == []
+
+
+def test_files_of_one_query_fit_into_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bittern.query, "MAX_MEDIA_BYTES", 10)
+    files = [QueryInput("image", b"12345"), QueryInput("audio", b"123456", minus=True)]
+    assert Query(inputs=(files[0],) * 2).inputs == (files[0],) * 2
+    with pytest.raises(MediaTooLargeError, match="11 bytes together, the limit is 10"):
+        Query(inputs=tuple(files))
 
 
 @pytest.mark.parametrize("relevance", [0.0, -0.5, 0.0009, 0.51, float("nan"), float("inf")])
@@ -114,7 +146,8 @@ def test_levels_of_relevance_are_shares_that_rise() -> None:
 
 def test_other_bytes_and_an_empty_model_get_their_plain_form() -> None:
     query = Query(code=bytearray(8), model="")  # type: ignore[arg-type]
-    assert (query.code, type(query.code), query.model) == (bytes(8), bytes, None)
+    [given] = query.inputs
+    assert (given.value, type(given.value), query.model) == (bytes(8), bytes, None)
     assert str(Query(text="x", within=-0.0).within) == "0.0"
 
 
