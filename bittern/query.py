@@ -73,6 +73,9 @@ class QueryInput:
         """Whether it is a code, or the id of one, and so has no logits."""
         return self.kind in ("id", "code")
 
+    def __repr__(self) -> str:
+        return f"<{'minus ' if self.minus else ''}{self.kind}: {self}>"
+
     def __str__(self) -> str:
         """The words, id or file name, for messages."""
         if isinstance(self.value, str):

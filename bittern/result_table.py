@@ -56,7 +56,7 @@ def as_text(result: SearchResult) -> str:
     ]
     if not result.hits:
         lines = [_printable(left_out(result), widest=400)] if result.nearest else []
-    return "\n".join([_printable(_caption(result), widest=200), *lines])
+    return "\n".join([_printable(caption(result), widest=200), *lines])
 
 
 def as_html(result: SearchResult) -> str:
@@ -69,12 +69,13 @@ def as_html(result: SearchResult) -> str:
     if result.nearest:
         body = f'<tr><td colspan="{len(_COLUMNS)}">{html.escape(left_out(result))}</td></tr>'
     return (
-        f"<table><caption>{html.escape(_caption(result))}</caption>"
+        f"<table><caption>{html.escape(caption(result))}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
 
-def _caption(result: SearchResult) -> str:
+def caption(result: SearchResult) -> str:
+    """Number of hits, model, metric and time, in a line."""
     hits = "1 hit" if len(result.hits) == 1 else f"{len(result.hits)} hits"
     near = "" if result.cutoff is None else f" of {distance(result.cutoff)} at the most"
     how = "" if result.exact else f", approximate ({result.engine})"

@@ -55,6 +55,17 @@ class Observation:
     metadata: Metadata = field(default_factory=dict)
     row: int = -1
 
+    @property
+    def path(self) -> Path | None:
+        """Absolute path of the media file, or None where it is not known: behind a server, or for
+        media from an address. A member of a tar file is named below that file.
+        """
+        path = Path(self.media_root, self.media)
+        return path if path.is_absolute() else None
+
+    def __repr__(self) -> str:
+        return f"Observation({self.id!r}, {self.modality}, {self.media!r})"
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -75,9 +86,17 @@ class Hit:
         return self.observation.media
 
     @property
+    def path(self) -> Path | None:
+        """Absolute path of the observation's media, if it is known; see `Observation.path`."""
+        return self.observation.path
+
+    @property
     def metadata(self) -> Metadata:
         """Metadata of the observation, under Darwin Core names."""
         return self.observation.metadata
+
+    def __repr__(self) -> str:
+        return f"Hit({self.rank}, {self.id!r}, {self.distance:.2f}, {self.media!r})"
 
 
 class AddStatus(StrEnum):
@@ -230,8 +249,8 @@ class SearchResult(Sequence[Hit]):
         return self.hits[index]
 
     def to_arrow(self) -> pyarrow.Table:
-        """One row per hit: rank, distance, id, media, start_s, end_s, and a column per metadata
-        name.
+        """One row per hit: rank, distance, id, media, path, start_s, end_s, and a column per
+        metadata name.
         """
         import pyarrow
 
@@ -256,6 +275,7 @@ class SearchResult(Sequence[Hit]):
                 "distance": hit.distance,
                 "id": hit.id,
                 "media": hit.media,
+                "path": None if hit.path is None else str(hit.path),
                 "start_s": hit.observation.start_s,
                 "end_s": hit.observation.end_s,
             }
@@ -264,6 +284,9 @@ class SearchResult(Sequence[Hit]):
 
     def __str__(self) -> str:
         return result_table.as_text(self)
+
+    def __repr__(self) -> str:
+        return f"<SearchResult: {result_table.caption(self)}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
@@ -290,7 +313,7 @@ class MediaItem:
     media: str
     modality: str
     path: Path | None = None
-    data: bytes | None = None
+    data: bytes | None = field(default=None, repr=False)
     media_root: str = ""
     metadata: Metadata = field(default_factory=dict)
     url: str | None = None
@@ -395,7 +418,7 @@ class Encoded:
     """
 
     code: bytes
-    logits: tuple[float, ...] = ()
+    logits: tuple[float, ...] = field(default=(), repr=False)
     start_s: float | None = None
     end_s: float | None = None
 

@@ -13,11 +13,11 @@ from bittern.cli.job_screen import print_report, run_with_bar
 from bittern.cli.output import (
     INTERRUPTED,
     command,
-    hits_table,
     licence_notice,
     note,
     out,
     show,
+    show_hits,
 )
 
 SAMPLE = Path(__file__).parents[1] / "sample"
@@ -78,7 +78,7 @@ def _search_over_grpc(archive: Path) -> None:
         with bittern.connect(server.address, timeout_s=300.0) as client:
             for title, query in QUERIES.items():
                 show()
-                show(hits_table(client.search(**query, k=5), title))
+                show_hits(client.search(**query, k=5), title)
 
 
 def _print_next_steps(archive: Path) -> None:

@@ -10,16 +10,13 @@ import typer
 from rich.table import Table
 
 from bittern.cli.options import ArchivePath, Json, flag
-from bittern.cli.output import byte_size, note, out, print_json, show, table, working
+from bittern.cli.output import byte_size, note, print_json, show, table, working
 from bittern.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bittern.index.snapshots import SnapshotInfo
-
-_BESIDE_NAMES = 74
-"""Columns that a list of snapshots takes beside their names at least."""
 
 
 def snapshots(
@@ -60,9 +57,7 @@ def snapshots(
     if as_json:
         print_json({"archive": str(archive), "snapshots": [_as_json(info) for info in found]})
     elif found:
-        # Names are typed again: they stay whole, wherever a narrow terminal breaks the rest.
-        longest = max(len(info.name or "") for info in found)
-        out.print(_table(found), width=max(out.width, longest + _BESIDE_NAMES), crop=False)
+        show(_table(found))
     else:
         note("no snapshots; take one with: bittern snapshots ARCHIVE --take NAME")
 

@@ -132,7 +132,8 @@ def list_(address: Address, archive: ArchiveName = "", as_json: Json = False) ->
         done, total, failed = job.progress.done, job.progress.total, job.progress.items["failed"]
         of = f"{done}/{total}" if total else done
         rows.append((job.id, job.state, job.source, of, failed, f"{job.submitted:%Y-%m-%d %H:%M}"))
-    show(table(("job", "state", "source", "done", "failed", "submitted"), rows))
+    headings = ("job", "state", "source", "done", "failed", "submitted")
+    show(table(headings, rows, whole=("job", "source")))
 
 
 @jobs.command("show")

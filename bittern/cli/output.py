@@ -11,7 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -39,6 +41,9 @@ _WIDE = 120
 """On a terminal of this many columns, a hit fits on one line."""
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+_UNLIMITED = 100_000
+"""More columns than any table needs."""
 
 _CREDIT = 30
 """Least number of columns for the credit."""
@@ -72,8 +77,13 @@ def note(value: str | Text = "", style: str = "") -> None:
 
 def _print_to(console: Console, value: str | Text | Table, style: str) -> None:
     shown = plain(value) if isinstance(value, str) else value
-    unwrapped = isinstance(shown, Text) and not console.is_terminal
-    console.print(shown, style=style, soft_wrap=unwrapped)
+    if isinstance(shown, Table):
+        unlimited = console.options.update(width=_UNLIMITED)
+        least = Measurement.get(console, unlimited, shown).minimum
+        console.print(shown, style=style, width=max(least, console.width), crop=False)
+    else:  # a long path is not broken, so that it can be copied
+        unwrapped = not console.is_terminal
+        console.print(shown, style=style, soft_wrap=unwrapped, overflow="ignore", crop=False)
 
 
 def table(
@@ -89,7 +99,7 @@ def table(
         headings: one per column.
         rows: cells of each row.
         right: columns of numbers, aligned on the right.
-        whole: columns whose cells are never broken.
+        whole: columns whose cells are never broken, such as paths: the table overflows instead.
     """
     made = Table(box=None, pad_edge=False)
     for heading in headings:
@@ -175,6 +185,7 @@ def _hit_as_json(hit: Hit) -> dict[str, Any]:
         "id": hit.observation.id,
         "distance": hit.distance,
         "media": hit.observation.media,
+        "path": None if hit.path is None else str(hit.path),
         "start_s": hit.observation.start_s,
         "end_s": hit.observation.end_s,
         "metadata": {
@@ -184,32 +195,26 @@ def _hit_as_json(hit: Hit) -> dict[str, Any]:
     }
 
 
-def hits_table(result: SearchResult, title: str = "") -> Table:
-    """Hits as a table; on a narrow terminal each hit has two lines."""
+def show_hits(result: SearchResult, title: str = "") -> None:
+    """Hits as a table; on a narrow terminal each hit has two lines. File names stay whole."""
     narrow = out.width < _WIDE
     sound = result.target == "audio"
     heading = Text(title, style="bold") if title else None
     hits = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     hits.add_column("", justify="right", style="dim")
-    longest = max((len(hit.observation.media) for hit in result.hits), default=0)
-    whole = longest if longest <= out.width // 2 else None
+    longest = max((cell_len(hit.media) for hit in result.hits), default=0)
     # Columns for names: the width without file name, rank, distance, seconds and gaps.
-    left = out.width - (whole or 0) - 16 - 10 * sound - (0 if narrow else _CREDIT)
+    left = out.width - longest - 16 - 10 * sound - (0 if narrow else _CREDIT)
     named = any(name_of(h.observation) != h.observation.id for h in result.hits)
     if named:
         hits.add_column("name", style="bold", overflow="fold", max_width=max(left, 12))
     hits.add_column("distance", justify="right")
     if sound:
         hits.add_column("seconds", justify="right", no_wrap=True)
-    alone = not narrow and whole is not None
     heading_of_file = "file and licence" if narrow else "file"
-    hits.add_column(heading_of_file, overflow="fold", no_wrap=alone)
+    hits.add_column(heading_of_file, overflow="fold", min_width=longest)
     if not narrow:
         hits.add_column("licence", style="dim", overflow="fold")
-    roots = {hit.observation.media_root for hit in result.hits} - {""}
-    if len(roots) == 1:
-        hits.caption = plain(f"files below {roots.pop()}")
-        hits.caption_justify = "left"
     for hit in result.hits:
         seen = hit.observation
         file, credit = plain(seen.media), plain(credit_of(seen))
@@ -224,7 +229,10 @@ def hits_table(result: SearchResult, title: str = "") -> Table:
         else:
             cells.append(Text("\n").join([file, credit]) if credit else file)
         hits.add_row(*cells)
-    return hits
+    show(hits)
+    roots = {hit.observation.media_root for hit in result.hits} - {""}
+    if len(roots) == 1:
+        show(f"files below {roots.pop()}", style="italic dim")
 
 
 def credit_of(observation: Observation) -> str:

@@ -22,13 +22,12 @@ from bittern.cli.options import (
 )
 from bittern.cli.output import (
     command,
-    hits_table,
     licence_notice,
     note,
     print_json,
     progress,
     result_as_json,
-    show,
+    show_hits,
     working,
 )
 from bittern.result_table import distance, left_out
@@ -353,7 +352,7 @@ def _print_result(result: SearchResult, query: QueryOptions, *, local: bool, jud
         bounded = query.relevance is not None and judged and result.cutoff != query.max_distance
         note(_no_hits(result, query.where, approximate, by_relevance=bounded))
         return
-    show(hits_table(result))
+    show_hits(result)
     # In this process the networks were loaded for this one query; a server keeps them.
     loading = ", loading included" if local else ""
     beyond = "" if result.cutoff is None else f", none beyond {distance(result.cutoff)}"

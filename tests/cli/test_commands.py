@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.main import get_command
 
+from bittern.cli import output
 from bittern.cli.app import app
 from bittern.cli.output import byte_size
 from bittern.cli.serving import byte_count, warn_without_gpu
@@ -50,7 +51,8 @@ def test_the_json_answer_has_the_shape_that_programs_expect(run: Run, archive: P
         "asymmetric",
     )
     hit = answer["hits"][0]
-    assert set(hit) == {"rank", "id", "distance", "media", "start_s", "end_s", "metadata"}
+    assert set(hit) == {"rank", "id", "distance", "media", "path", "start_s", "end_s", "metadata"}
+    assert Path(hit["path"]).is_file()
     assert hit["rank"] == 1
     assert hit["end_s"] > hit["start_s"] >= 0
     assert hit["metadata"]["occurrenceID"] == hit["id"].partition("#")[0]
@@ -72,6 +74,21 @@ def test_a_picture_and_a_sound_can_be_the_query(run: Run, archive: Path) -> None
     answer = json.loads(run("search", archive, "--audio", call, "--target", "image", "--json").out)
     assert answer["target"] == "image"
     assert len(answer["hits"]) == 4
+
+
+@pytest.mark.parametrize("columns", [40, 80, 130])
+def test_names_and_folders_of_files_are_never_broken(
+    run: Run, archive: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    for console in (output.out, output.err):
+        monkeypatch.setattr(console, "_width", columns)
+        monkeypatch.setattr(console, "_force_terminal", True)
+    shown = run("search", archive, "a bee on a flower")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.out).splitlines()
+    for hit in json.loads(run("search", archive, "a bee on a flower", "--json").out)["hits"]:
+        assert any(hit["media"] in line for line in lines)
+    refused = run("search", archive, "--image", f"/nowhere/{'x' * 100}.jpg")
+    assert f"/nowhere/{'x' * 100}.jpg" in refused.err
 
 
 def test_several_inputs_are_one_query(run: Run, archive: Path) -> None:

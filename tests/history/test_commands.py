@@ -60,7 +60,7 @@ def test_names_of_snapshots_stay_whole_on_a_narrow_terminal(
 ) -> None:
     name = "before-the-cleaning-of-june-2026-at-the-marsh"
     run("snapshots", path, "--take", name, "--note", "a note of several words that is long")
-    monkeypatch.setattr("bittern.cli.history.out", Console(width=80, highlight=False))
+    monkeypatch.setattr("bittern.cli.output.out", Console(width=80, highlight=False))
     shown = run("snapshots", path, "--all").output.splitlines()
     assert any(line.split(" ")[0] == name for line in shown)
 

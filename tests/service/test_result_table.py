@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bittern.types import Hit, SearchResult
+from bittern.query import Query
+from bittern.types import Encoded, Hit, MediaItem, SearchResult
 from tests.service.fake_archive import heron, owl
 
 
@@ -80,9 +81,30 @@ def test_a_result_is_a_sequence_of_its_hits() -> None:
     assert hits[0].metadata["license"] == "CC-BY-4.0"
 
 
+def test_the_path_of_a_file_is_absolute_or_unknown() -> None:
+    def path(root: str, media: str) -> str:
+        return str(Hit(1, 0.0, replace(heron(1), media_root=root, media=media)).path)
+
+    assert path("/media/card", "DCIM/1.jpg") == "/media/card/DCIM/1.jpg"
+    assert path("", "/media/card/1.jpg") == "/media/card/1.jpg"
+    assert {path("", "1.jpg"), path("https://a.org/b", "1.jpg"), path("", "s3://b/1.jpg")} == {
+        "None"
+    }
+
+
+def test_what_holds_files_or_logits_has_a_short_repr() -> None:
+    answer = result(*(Hit(rank, 3.25, heron(rank)) for rank in range(1, 100)))
+    assert repr(answer) == "<SearchResult: 99 hits (image) by fake-64, asymmetric distance, 12 ms>"
+    item = MediaItem("a", "a.jpg", "image", data=bytes(10_000))
+    query = Query(image=bytes(10_000), id="b", text="x" * 2_000)
+    encoded = Encoded(b"12345678", (0.5,) * 64)
+    assert max(len(repr(each)) for each in (answer[0], item, query, encoded)) < 500
+
+
 def test_a_result_becomes_a_table_and_a_data_frame() -> None:
     table = result(Hit(1, 3.25, heron(1)), Hit(2, 4.0, owl(3))).to_arrow()
-    assert table.column_names[:6] == ["rank", "distance", "id", "media", "start_s", "end_s"]
+    names = ["rank", "distance", "id", "media", "path", "start_s", "end_s"]
+    assert table.column_names[:7] == names
     assert table["start_s"].to_pylist() == [None, 3.0]
     assert table["vernacularName"].to_pylist() == ["Grey Heron <i>", None]
     assert result().to_arrow().num_rows == 0
