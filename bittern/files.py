@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from bittern.errors import InvalidInputError, PreconditionError
 def replace_file(path: Path, content: bytes, prefix: str | None = None) -> None:
     """Replace a file durably and at once: whoever reads it finds the old content or the new.
 
+    A symbolic link at `path` is replaced, not followed. The file's mode follows the umask.
+
     Args:
         path: of the file, in an existing folder.
         content: the new content.
@@ -23,16 +26,16 @@ def replace_file(path: Path, content: bytes, prefix: str | None = None) -> None:
     Raises:
         OSError: the disk refuses; the old content is still there.
     """
-    handle, temporary = tempfile.mkstemp(prefix=prefix or f".{path.name}-", dir=path.parent)
+    # Not by `tempfile`, whose files only their owner may read.
+    temporary = path.with_name(f"{prefix or f'.{path.name}-'}{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
@@ -42,14 +45,15 @@ def writing_file(path: Path) -> Iterator[BinaryIO]:
     """A stream for the new content of a large file: it replaces the file when the block ends.
 
     Until then the content is in ``NAME.partial`` beside it; an error removes that. A process that
-    is killed leaves it, and the next one overwrites it.
+    is killed leaves it, and the next one replaces it, as it does a symbolic link of that name.
 
     Raises:
         OSError: the disk refuses; the old content is still there.
     """
     partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
     try:
-        with partial.open("wb") as stream:
+        with partial.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -68,8 +72,9 @@ def check_output_file(path: Path, field: str = "output") -> None:
         field: the option or argument that names it.
 
     Raises:
-        InvalidInputError: its folder does not exist, or it is a folder itself.
+        InvalidInputError: its folder does not exist, it is a folder itself, or it is in an archive.
     """
+    check_outside_archives(path, field)
     if not path.absolute().parent.is_dir():
         raise InvalidInputError(
             f"there is no folder {path.parent} to write {path.name} into", field=field
@@ -78,17 +83,65 @@ def check_output_file(path: Path, field: str = "output") -> None:
         raise InvalidInputError(f"{path} is a folder; name a file in it", field=field)
 
 
-def check_inside(folder: Path, path: Path) -> None:
-    """Check that a file or folder really lies in `folder`, before it is written or removed.
+def check_outside_archives(path: Path, field: str) -> None:
+    """Check that a file or folder to be made is in no archive: that has Bittern's own files only.
+
+    Args:
+        path: of the new file or folder.
+        field: the option or argument that names it.
 
     Raises:
-        PreconditionError: a symbolic link leads out of the folder.
+        InvalidInputError: it is in an archive.
     """
-    if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
-        raise PreconditionError(
-            f"{path} is a symbolic link, or lies behind one that leads out of {folder}: Bittern "
-            "writes and deletes nothing there; replace the link by the folder itself"
+    for folder in (*path.absolute().parents, *path.resolve().parents):
+        if (folder / "archive.json").is_file() and (folder / "store").is_dir():
+            raise InvalidInputError(
+                f"{path} is in the archive at {folder}, which has Bittern's own files only; name a "
+                "path outside of it",
+                field=field,
+            )
+
+
+def check_inside(folder: Path, path: Path) -> None:
+    """Check that a path really lies in a folder, before it is read, written, moved or deleted.
+
+    Neither the path nor a folder between the two may be a symbolic link, wherever it leads; the
+    folder itself may be reached through one.
+
+    Args:
+        folder: an archive, or another folder that nothing may leave.
+        path: in it; need not exist.
+
+    Raises:
+        PreconditionError: a symbolic link is in between, or the path leads out of the folder.
+    """
+    here = folder
+    for name in path.relative_to(folder).parts:
+        here /= name
+        if name == "..":
+            raise PreconditionError(f"{path} leads out of {folder}; nothing was changed")
+        if problem := link_problem(here):
+            raise PreconditionError(f"{here} {problem}")
+
+
+def link_problem(path: Path) -> str:
+    """Why a path cannot be used in an archive, with the remedy; empty for files and folders.
+
+    Args:
+        path: of anything, or of nothing; a symbolic link is not followed.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    if stat.S_ISLNK(mode):
+        return (
+            f"is a symbolic link to {path.readlink()}, and Bittern follows no links in an archive; "
+            "replace it by the file or folder that it leads to, or delete it"
         )
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return ""
+    return "is neither a file nor a folder; delete it"
 
 
 def sync_folder(path: Path) -> None:

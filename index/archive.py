@@ -82,6 +82,7 @@ class Archive:
             name: the archive's name; the folder's by default.
 
         Raises:
+            InvalidInputError: it is in another archive.
             PreconditionError: the folder holds other files, or cannot be created.
             ArchiveLockedError: another process writes to it.
         """

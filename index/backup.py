@@ -26,7 +26,7 @@ from bittern.errors import (
     InvalidInputError,
     PreconditionError,
 )
-from bittern.files import check_inside, sync_folder
+from bittern.files import check_inside, check_outside_archives, sync_folder
 from bittern.index.checksums import (
     Checksum,
     checksum_of,
@@ -85,9 +85,10 @@ def backup(
 
     Raises:
         ArchiveNotFoundError: there is no archive.
-        InvalidInputError: one of the two folders contains the other.
+        InvalidInputError: one of the two folders contains the other, or `to` is in an archive.
         PreconditionError: `to` holds something else, or the disk refuses.
-        ArchiveDamagedError: a file of the archive is missing or damaged.
+        ArchiveDamagedError: a file of the archive is missing or damaged, or one of the two folders
+            has a link in it.
     """
     begun = perf_counter()
     source, target = ArchiveFolder(Path(archive)), ArchiveFolder(Path(to))
@@ -98,6 +99,9 @@ def backup(
             f"a backup of {archive} cannot be made at {to}: one folder contains the other",
             field="to",
         )
+    check_outside_archives(target.path, "to")
+    if target.path.is_dir():
+        target.check_links()
     try:
         with _locked(target.path), _pinned(source, snapshot) as (header, version):
             done = _Copying(source, target, header, version, link).run()
@@ -158,6 +162,7 @@ class _Copying:
 
     def _create(self) -> None:
         final, building = self._target, ArchiveFolder(partial_folder(self._target.path))
+        check_inside(building.path.parent, building.path)
         shutil.rmtree(building.path, ignore_errors=True)
         building.models.mkdir(parents=True)
         self._target = building
@@ -233,9 +238,7 @@ class _Copying:
     def _copy(self, name: str) -> None:
         """Copy one file, unless the target has the same bytes already; replaces it atomically."""
         path, to = self._source.path / name, self._target.path / name
-        # Users may have made the folders of the store and of models links.
-        kind = self._source.models if name.startswith("models/") else self._source.store
-        check_inside(kind, path)
+        check_inside(self._source.path, path)
         check_inside(self._target.path, to)
         recorded = self._known.get(name)
         if to.is_file() and to.stat().st_size == path.stat().st_size:

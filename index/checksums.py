@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ TABLE_PREFIX = f"store/{TABLE_FOLDER}/"
 _DATA_FOLDERS = ("data", "_deletions", "_indices")
 """The table's folders of files that never change once written; manifests are apart."""
 _REMOVED = "-"
+_LINE = re.compile(r"(-|[0-9a-f]{32}) ([0-9]{1,18}) (\".*\")", re.ASCII)
+_LONGEST_KEY = 4_096
 _CHUNK = 1 << 20
 
 
@@ -217,7 +220,7 @@ def append_checksums(archive: Path, files: Mapping[str, Checksum | None]) -> Non
         OSError: the disk refuses; the log may end in a torn line.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    handle = os.open(archive / LOG_NAME, flags, 0o644)
+    handle = os.open(archive / LOG_NAME, flags, 0o666)
     try:
         left = memoryview(_lines(files))
         while left:
@@ -248,5 +251,19 @@ def _parsed(line: bytes) -> tuple[str, Checksum | None]:
     check, _, rest = line.partition(b" ")
     if xxhash.xxh3_64_hexdigest(rest).encode() != check:
         raise ValueError("its check differs")
-    xxh3, size, path = rest.decode().split(" ", 2)
-    return str(json.loads(path)), None if xxh3 == _REMOVED else Checksum(xxh3, int(size))
+    if not (fields := _LINE.fullmatch(rest.decode())):
+        raise ValueError("it is no line of this log")
+    xxh3, size, path = fields.groups()
+    return _key(json.loads(path)), None if xxh3 == _REMOVED else Checksum(xxh3, int(size))
+
+
+def _key(path: str) -> str:
+    """The path in a line, after a check that it is one of a file below the archive."""
+    names = path.split("/")
+    if (
+        not {"", ".", ".."}.isdisjoint(names)
+        or len(path.encode()) > _LONGEST_KEY
+        or any(one in path for one in "\0\\")
+    ):
+        raise ValueError("its path is not below the archive")
+    return path

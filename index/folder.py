@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +40,12 @@ from bittern.errors import (
     BitternError,
     PreconditionError,
 )
-from bittern.files import replace_file
+from bittern.files import (
+    check_inside,
+    check_outside_archives,
+    link_problem,
+    replace_file,
+)
 from bittern.index.models import ModelRecord
 
 FORMAT_VERSION = 2
@@ -52,6 +59,8 @@ _HEADER_REMEDY = (
 )
 _HEADER_LIMIT_BYTES = 16 << 20
 _log = logging.getLogger(__name__)
+_TEMPORARY = (".archive-", ".sums-")
+"""Beginnings of the names of temporary files in an archive's folder."""
 _OWN_NAMES = frozenset(
     {
         "archive.json",
@@ -161,7 +170,7 @@ class ArchiveFolder:
 
         Raises:
             ArchiveNotFoundError: no folder, an empty folder, or no archive.
-            ArchiveDamagedError: `archive.json` or the store is missing.
+            ArchiveDamagedError: `archive.json` or the store is missing, or there is a link.
         """
         how = f"make one with: bittern index {self.path} SOURCE"
         if not self.path.exists():
@@ -173,6 +182,7 @@ class ArchiveFolder:
                 f"there is no archive at {self.path}: it is a file, an archive is a folder",
                 field="archive",
             )
+        self.check_links()
         if not self.header_file.is_file():
             if self.store.exists():
                 raise ArchiveDamagedError(
@@ -192,23 +202,51 @@ class ArchiveFolder:
         """Check that a new archive can be created in the folder.
 
         Raises:
+            InvalidInputError: it is in another archive.
             PreconditionError: it is a file, or holds other files.
+            ArchiveDamagedError: there is a link in the place of an archive's file.
         """
+        check_outside_archives(self.path, "archive")
         if not self.path.exists():
             return
         if not self.path.is_dir():
             raise PreconditionError(f"cannot create an archive at {self.path}: it is a file")
-        others = sorted(
-            entry.name
-            for entry in self.path.iterdir()
-            if entry.name not in _OWN_NAMES and not entry.name.startswith(".archive-")
-        )
+        others = sorted(entry.name for entry in self.path.iterdir() if not _is_own(entry.name))
         if others:
             raise PreconditionError(
                 f"cannot create an archive at {self.path}: the folder holds other files "
                 f"({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}); "
                 "choose a new or empty folder"
             )
+        self.check_links()
+
+    def links(self) -> Iterator[Path]:
+        """Symbolic links, pipes and devices among the files of the archive; none is followed.
+
+        Other files that a user keeps in the folder are not read, so these may be links.
+
+        Raises:
+            OSError: a folder cannot be listed.
+        """
+        return _links_below(self.path, _is_own)
+
+    def check_links(self) -> None:
+        """Check that the archive consists of files and folders, before anything of it is used.
+
+        Raises:
+            ArchiveDamagedError: there is a symbolic link, a pipe or a device, or a folder cannot be
+                listed.
+        """
+        try:
+            for path in self.links():
+                raise ArchiveDamagedError(
+                    f"the archive at {self.path} cannot be used: {path} {link_problem(path)}. "
+                    f"bittern verify {self.path} lists all links"
+                )
+        except OSError as error:
+            raise ArchiveDamagedError(
+                f"the archive at {self.path} cannot be listed ({error}); check its permissions"
+            ) from error
 
     def read_header(self) -> Header:
         """The content of `archive.json`; the same object until the file is replaced.
@@ -327,8 +365,9 @@ def acquire_lock(file: Path, busy: str, *, wait_s: float = 0.0) -> FileLock:
 
     Raises:
         ArchiveLockedError: another process holds it.
-        PreconditionError: the file's folder cannot be written to.
+        PreconditionError: it is a symbolic link, or its folder cannot be written to.
     """
+    check_inside(file.parent, file)
     lock = FileLock(file, timeout=wait_s, thread_local=False)
     try:
         lock.acquire()
@@ -340,6 +379,23 @@ def acquire_lock(file: Path, busy: str, *, wait_s: float = 0.0) -> FileLock:
             "open the archive for reading, or change the folder's permissions"
         ) from error
     return lock
+
+
+def _is_own(name: str) -> bool:
+    """Whether an archive has a file or folder of this name."""
+    return name in _OWN_NAMES or name.startswith(_TEMPORARY)
+
+
+def _links_below(folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Path]:
+    """What is neither a file nor a folder in a folder and its subfolders, by wanted names."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:  # a writer may remove it
+        for entry in entries:
+            if not wanted(entry.name) or entry.is_file(follow_symlinks=False):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _links_below(Path(entry))
+            elif link_problem(Path(entry)):
+                yield Path(entry)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from bittern.files import check_inside
 from bittern.index.checksums import LOG_NAME, files_below
 from bittern.index.columns import is_code_or_embedding
 from bittern.index.folder import ArchiveFolder, Header
+from bittern.index.models import is_digest
 from bittern.index.snapshots import read_snapshots
 from bittern.index.store import Store
 
@@ -53,7 +54,7 @@ def remove(archive: Path, path: Path) -> None:
 
     Raises:
         OSError: the disk refuses.
-        PreconditionError: a symbolic link leads out of the archive.
+        PreconditionError: it is a symbolic link, or behind one.
     """
     check_inside(archive, path)
     if path.is_dir():
@@ -70,7 +71,7 @@ def unnamed_columns(store: Store, header: Header) -> list[str]:
 
 
 def unnamed_models(folder: ArchiveFolder, used: Iterable[str]) -> list[Path]:
-    """The folders of models whose digests are not among those in use."""
+    """The folders that are named by the digest of a model that is not among those in use."""
     if folder.models.is_symlink() or not folder.models.is_dir():
         return []
     names = {*used}
@@ -79,7 +80,7 @@ def unnamed_models(folder: ArchiveFolder, used: Iterable[str]) -> list[Path]:
         for path in sorted(folder.models.iterdir())
         if path.is_dir()
         and not path.is_symlink()
-        and not path.name.startswith(".")
+        and is_digest(path.name)
         and path.name not in names
     ]
 

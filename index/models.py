@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -70,7 +70,7 @@ class ModelRecord:
             InvalidInputError: the digest is not lower-case hex of at least 16 digits.
             CodeError: the code length is unusable.
         """
-        if not _DIGEST.fullmatch(self.digest):
+        if not is_digest(self.digest):
             raise InvalidInputError(
                 f"a model's digest must be 16 to 128 lower-case hex digits, not {self.digest!r}",
                 field="digest",
@@ -120,6 +120,11 @@ class ModelRecord:
             raise ValueError(str(error)) from error
 
 
+def is_digest(text: str) -> bool:
+    """Whether a text can be the digest of a model: 16 to 128 lower-case hex digits."""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def write_model_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a model's files to a temporary folder, which then replaces `folder`.
 
@@ -138,7 +143,8 @@ def write_model_files(folder: Path, files: Mapping[str, bytes]) -> None:
                 field="files",
             )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    temporary = folder.with_name(f".new-{secrets.token_hex(4)}")
+    temporary.mkdir()
     try:
         for name, content in files.items():
             target = temporary / name
@@ -149,7 +155,6 @@ def write_model_files(folder: Path, files: Mapping[str, bytes]) -> None:
                 os.fsync(stream.fileno())
         if folder.exists():
             shutil.rmtree(folder)
-        temporary.chmod(0o755)
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -36,6 +36,9 @@ from bittern.index.table_versions import TableVersion, needed_by_any
 from bittern.index.verify import ComparedFiles, compare_files
 
 LOST_FOUND = "lost-found"
+_MOST_LOST_VERSIONS = 1_000
+"""If the log names a version so far above the newest one that exists, the log is wrong: every
+commit adds one, and a repair makes as many commits to reach that number."""
 OnStep = Callable[[str], None]
 """Called with each step before it is done."""
 _START_AGAIN = "restore the archive from a backup, or index the media again into a new folder"
@@ -60,22 +63,33 @@ class Repair:
     aside: Path | None = None
 
 
-def repair(path: Path, *, dry_run: bool = False, on_step: OnStep | None = None) -> Repair:
+def repair(
+    path: Path,
+    *,
+    dry_run: bool = False,
+    on_step: OnStep | None = None,
+    is_sound_model: Callable[[Path], bool] = lambda folder: False,
+) -> Repair:
     """Repair an archive as far as that is safe.
 
     Args:
         path: the archive's folder; nobody else may write to it meanwhile.
         dry_run: only list the steps.
         on_step: called with each step before it is done.
+        is_sound_model: whether the files in a model's folder have the digest that is its name. Such
+            a model stays where it is, whatever its checksums in the log say.
 
     Raises:
         ArchiveNotFoundError: there is no archive.
-        ArchiveDamagedError: `archive.json`, or all of the store, is lost: only a backup helps.
+        ArchiveDamagedError: `archive.json`, or all of the store, is lost: only a backup helps. Or
+            there is a link, which repair neither follows nor deletes.
         ArchiveVersionError: a newer version of Bittern made it.
         ArchiveLockedError: another process writes to it.
-        PreconditionError: the disk refuses, or a link leads out of the archive.
+        PreconditionError: the disk refuses.
     """
     folder = ArchiveFolder(path)
+    if path.is_dir():
+        folder.check_links()
     with suppress(ArchiveDamagedError):
         folder.check_present()
     if not folder.store.is_dir():
@@ -84,7 +98,7 @@ def repair(path: Path, *, dry_run: bool = False, on_step: OnStep | None = None) 
         )
     lock = folder.lock()
     try:
-        return _Repairing(folder, dry_run, on_step or (lambda _: None)).run()
+        return _Repairing(folder, dry_run, on_step or (lambda _: None), is_sound_model).run()
     except OSError as error:
         raise PreconditionError(
             f"the archive at {path} cannot be repaired ({error}); check free space and "
@@ -151,13 +165,21 @@ class _Repairing:
         folder: the archive's folder; its lock is held.
         dry_run: only list the steps.
         on_step: called with each step.
+        is_sound_model: see `repair`.
     """
 
-    def __init__(self, folder: ArchiveFolder, dry_run: bool, on_step: OnStep) -> None:
+    def __init__(
+        self,
+        folder: ArchiveFolder,
+        dry_run: bool,
+        on_step: OnStep,
+        is_sound_model: Callable[[Path], bool],
+    ) -> None:
         self._folder = folder
         self._store = folder.store
         self._dry_run = dry_run
         self._on_step = on_step
+        self._is_sound_model = is_sound_model
         self._report = Repair()
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S")
         self._aside = folder.path / LOST_FOUND / now
@@ -236,7 +258,9 @@ class _Repairing:
 
     def _plan(self, files: ComparedFiles) -> _Plan:
         damaged, manifests = files.problems.keys(), files.stored.manifests
-        newest = max(files.log.newest, files.stored.newest)
+        newest = files.stored.newest
+        if files.log.newest <= newest + _MOST_LOST_VERSIONS:
+            newest = max(newest, files.log.newest)
         readable = [n for n, key in manifests.items() if key not in damaged and self._opens(n)]
         if not readable:
             raise ArchiveDamagedError(
@@ -325,7 +349,10 @@ class _Repairing:
             if not version_of(key)
         )
         for key in damaged:
-            if (self._folder.path / key).exists():
+            path = self._folder.path / key
+            if key.startswith("models/") and self._is_sound_model(path):
+                continue
+            if path.exists():
                 self._move(key, "which is damaged")
 
     def _move(self, key: str, why: str) -> None:
@@ -389,7 +416,8 @@ class _Repairing:
     def _write_checksums(self, files: ComparedFiles) -> None:
         """Drop checksums of missing and damaged files, and add missing checksums."""
         log, path = files.log, self._folder.path
-        if self._report.steps or log.torn or log.damaged or not log.present:
+        wrong = log.torn or log.damaged or not log.present or files.problems
+        if self._report.steps or wrong:
 
             def write() -> None:
                 # A lost manifest may have been written anew, under the same name.

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bittern.errors import ArchiveDamagedError, BitternError
+from bittern.files import link_problem
 from bittern.index.checksums import (
     LOG_NAME,
     TABLE_PREFIX,
@@ -49,9 +50,10 @@ _COLUMN = (
 )
 _INDEX = "open the archive again; if that does not help, run bittern verify --repair"
 
-Kind = Literal["header", "checksum", "version", "rows", "model", "index", "codes"]
-"""The subject of a problem: archive.json, a file's content, a version of the store, inconsistent
-rows, a model's files or column, the index in memory, or recomputed codes."""
+Kind = Literal["link", "header", "checksum", "version", "rows", "model", "index", "codes"]
+"""The subject of a problem: a symbolic link or special file, archive.json, a file's content, a
+version of the store, inconsistent rows, a model's files or column, the index in memory, or
+recomputed codes."""
 OnChecked = Callable[[int, int], None]
 """Called with bytes checked so far, and bytes to check in all."""
 
@@ -106,7 +108,12 @@ class Verification:
 
 
 def verified_files(folder: ArchiveFolder, on_checked: OnChecked | None = None) -> Verification:
-    """Check the files of an archive that cannot be opened; nothing is written."""
+    """Check the files of an archive that cannot be opened; nothing is written.
+
+    If there are links among them, these are all that is checked: nothing is read through a link.
+    """
+    if linked := _linked(folder):
+        return linked
     try:
         return _verified_files(folder, folder.read_header(), on_checked)
     except BitternError as error:
@@ -130,6 +137,8 @@ def verified(
         generation: in use.
         on_checked: called after each file.
     """
+    if linked := _linked(folder):
+        return linked
     found = _verified_files(folder, header, on_checked)
     counts, made_anew = {}, []
     try:
@@ -228,8 +237,7 @@ def _verified_files(
         models = [record.digest for record in header.models] if header else []
         files = compare_files(folder, models, on_checked)
     except OSError as error:
-        what = f"the files of the archive cannot be listed ({error})"
-        return Verification([Finding("version", what, "restore the archive from a backup")])
+        return _unlisted(error)
     try:
         used = models_in_use(folder, header) if header else None
     except ArchiveDamagedError:  # an unreadable snapshot: its models are unknown
@@ -241,6 +249,24 @@ def _verified_files(
         size=files.size,
         without_checksums=len(files.without_checksums),
     )
+
+
+def _unlisted(error: OSError) -> Verification:
+    what = f"the files of the archive cannot be listed ({error})"
+    return Verification([Finding("version", what, "restore the archive from a backup")])
+
+
+def _linked(folder: ArchiveFolder) -> Verification | None:
+    """One finding for each symbolic link, pipe and device; None if there is none."""
+    found = []
+    try:
+        for path in sorted(folder.links()):
+            name = path.relative_to(folder.path).as_posix()
+            problem, _, remedy = link_problem(path).rpartition("; ")
+            found.append(Finding("link", f"{name} {problem}", remedy, name))
+    except OSError as error:
+        return _unlisted(error)
+    return Verification(found) if found else None
 
 
 def _file_findings(folder: ArchiveFolder, files: ComparedFiles) -> Iterator[Finding]:

@@ -46,7 +46,8 @@ def manifest_version(name: str) -> int:
     if not (found := _NAME.fullmatch(name)):
         return 0
     number = int(found[1])
-    return _LAST - number if len(found[1]) == 20 else number  # older releases counted up
+    # Older releases counted up.
+    return max(0, _LAST - number) if len(found[1]) == 20 else number
 
 
 def identity(folder: Path, version: int) -> str | None:

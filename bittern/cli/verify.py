@@ -171,13 +171,14 @@ def _print_coded(coded: SampleCheck) -> None:
 
 def _repair(archive: Path, *, dry_run: bool, as_json: bool) -> None:
     from bittern.index.repair import repair
+    from bittern.service.models.saved import is_sound
 
     def on_step(what: str) -> None:
         if not as_json:
             show(f"would {what}" if dry_run else what)
 
     with _without_log("bittern.index.derived_files"):
-        done = repair(archive, dry_run=dry_run, on_step=on_step)
+        done = repair(archive, dry_run=dry_run, on_step=on_step, is_sound_model=is_sound)
     if as_json:
         print_json(
             {

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
+from bittern.files import check_outside_archives
 from bittern.index.columns import as_given
 from bittern.service.export.files import OnProgress
 from bittern.service.export.writers import FOLDER, harmless
@@ -101,8 +102,8 @@ def write_folder(
         on_progress: called after each of them.
 
     Raises:
-        InvalidInputError: `to` exists already, its parent folder does not, or one of `below`
-            is no folder.
+        InvalidInputError: `to` exists already or is in an archive, its parent folder does not
+            exist, or one of `below` is no folder.
         SourceNotFoundError: none of the media can be copied; no folder is made.
     """
     _check_new(to)
@@ -129,6 +130,7 @@ def write_folder(
 def _check_new(to: Path) -> None:
     if to.exists() or to.is_symlink():
         raise InvalidInputError(f"{to} exists already; name a new folder", field="to")
+    check_outside_archives(to, "to")
     if not to.absolute().parent.is_dir():
         raise InvalidInputError(f"there is no folder {to.parent} to make {to.name} in", field="to")
 

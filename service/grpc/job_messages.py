@@ -171,7 +171,7 @@ def job_from_wire(message: pb.Job) -> Job:
         failures=[add_result_from_wire(each) for each in sent.failures],
         warnings=list(sent.warnings),
         listed=sent.listed,
-        total=sent.total if sent.HasField("total") else None,
+        counted=sent.total if sent.HasField("total") else None,
         seconds=sent.seconds,
         stages={each.name: StageWork(each.items, each.busy_s) for each in sent.stages},
     )

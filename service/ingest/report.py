@@ -84,7 +84,8 @@ class JobReport:
         warnings: for the user.
         notes: what the job does besides coding, such as dropping models.
         listed: items listed so far.
-        total: number of items of the source; None while unknown.
+        counted: number of items of the source, perhaps set by another thread; None while unknown.
+        complete: whether every item of the source has a result.
         seconds: wall time.
         commits: atomic commits.
         stages: the work of each stage.
@@ -102,7 +103,8 @@ class JobReport:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     listed: int = 0
-    total: int | None = None
+    counted: int | None = None
+    complete: bool = False
     seconds: float = 0.0
     commits: int = 0
     stages: Stages = field(default_factory=new_stages)
@@ -113,6 +115,11 @@ class JobReport:
     def done(self) -> int:
         """Items with a result."""
         return sum(self.items.values())
+
+    @property
+    def total(self) -> int | None:
+        """Number of items of the source; None while unknown."""
+        return self.done if self.complete else self.counted
 
     @property
     def failed(self) -> int:

@@ -81,8 +81,7 @@ class JobControl:
         report.listed = report.stages["list"].items
         all_done = report.total is not None and report.done >= report.total
         report.state = "stopped" if self.cancelled() and not all_done else "done"
-        if report.state == "done":
-            report.total = report.done
+        report.complete = report.state == "done"
         self.on_progress(report)
         return report
 

@@ -154,7 +154,7 @@ class JobFolder:
         """Write a record, atomically and durably.
 
         Raises:
-            PreconditionError: it cannot be written, or the folder is a link out of the archive.
+            PreconditionError: it cannot be written, or the folder is a link.
         """
         check_inside(self._folder.parent, self._folder)
         try:
@@ -168,8 +168,13 @@ class JobFolder:
             ) from error
 
     def remove(self, record: JobRecord) -> None:
-        """Remove a record."""
-        (self._folder / f"{record.id}.json").unlink(missing_ok=True)
+        """Remove a record; a failure is logged."""
+        path = self._folder / f"{record.id}.json"
+        try:
+            check_inside(self._folder.parent, path)
+            path.unlink(missing_ok=True)
+        except (OSError, PreconditionError) as error:
+            _log.warning("the old job in %s was not removed: %s", path, error)
 
     def read(self) -> Iterator[JobRecord]:
         """All records, oldest first; unreadable ones are logged and skipped."""

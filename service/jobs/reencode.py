@@ -134,7 +134,7 @@ class _Reencoding:
         model = self._registered() or self._ready() or self._fitted_on_embeddings()
         if model is not None:
             self._announce(model)
-            self._report.total = len(self._lacking(model))
+            self._report.counted = len(self._lacking(model))
             self._code_embeddings(model)
         if not self._control.cancelled():
             if model is None:
@@ -196,7 +196,7 @@ class _Reencoding:
             *lacking(self._archive, any_model, kinds),
             *_coded_media(self._archive, any_model, kinds),
         ]
-        self._report.total = len(names)
+        self._report.counted = len(names)
         saved, stream = fit_on_first(
             self._stream(embedder, names), embedder, self._spec, self._control
         )

@@ -202,8 +202,7 @@ def counting(source: Source, report: JobReport) -> Iterator[None]:
                     return
         except Exception:
             return  # the job meets the same error, and fails with it
-        if report.state == "running":
-            report.total = number
+        report.counted = number
 
     thread = threading.Thread(target=count, name="bittern-count")
     if source.format in COUNTED and not source.address:

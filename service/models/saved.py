@@ -252,6 +252,14 @@ def _is_model(folder: Path) -> bool:
         return False
 
 
+def is_sound(folder: Path) -> bool:
+    """Whether the files of a model in an archive have the digest that their folder is named by."""
+    try:
+        return load_saved(folder).card.digest == folder.name
+    except BitternError:
+        return False
+
+
 def _info(folder: Path, kind: str) -> SavedModelInfo:
     try:
         card = load_saved(folder).card

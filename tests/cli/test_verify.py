@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bittern.index.checksums import Checksum, append_checksums
 from tests.cli.conftest import Run
 
 
@@ -65,6 +66,34 @@ def test_a_lost_data_file_is_repaired_and_what_is_lost_is_said(run: Run, copy: P
     assert f"bittern verify {copy}" in done.out
     assert run("verify", copy, "--sample", "0").status == 0
     assert "nothing to repair" in run("verify", copy, "--repair").out
+
+
+def test_a_model_whose_digest_shows_that_it_is_sound_stays_whatever_its_checksums_say(
+    run: Run, copy: Path
+) -> None:
+    [model] = (copy / "models").iterdir()
+    for name in ("model.json", "nothing.bin"):
+        key = (model / name).relative_to(copy).as_posix()
+        append_checksums(copy, {key: Checksum("0" * 32, 10**15)})
+    assert run("verify", copy, "--sample", "0").status == 1
+    assert run("verify", copy, "--repair").out.splitlines()[0] == "write the checksums again"
+    assert not (copy / "lost-found").exists()
+    assert run("verify", copy, "--sample", "0").status == 0
+    flip(model / "hasher.safetensors")
+    assert f"move models/{model.name}, which is damaged" in run("verify", copy, "--repair").out
+
+
+def test_a_link_is_named_with_where_it_leads_and_repair_leaves_it(
+    run: Run, copy: Path, tmp_path: Path
+) -> None:
+    (copy / "models").rename(tmp_path / "elsewhere")
+    (copy / "models").symlink_to(tmp_path / "elsewhere")
+    for options in (("--json",), ("--repair", "--dry-run"), ("--repair",)):
+        done = run("verify", copy, *options)
+        assert done.status == 1
+        assert f"models is a symbolic link to {tmp_path / 'elsewhere'}" in done.out + done.err
+    assert (copy / "models").is_symlink()
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 1
 
 
 def test_files_that_nothing_needs_are_named_and_removed(run: Run, copy: Path) -> None:

@@ -9,8 +9,11 @@ from typing import Any
 
 from bittern.errors import ArchiveDamagedError, BitternError
 from bittern.index.archive import Archive
+from bittern.index.backup import backup
+from bittern.index.folder import ArchiveFolder
 from bittern.index.repair import repair
-from tests.golden.make import HERON, answers, change, fill, photo
+from bittern.index.verify import verified_files
+from tests.golden.make import HERON, RAIL, answers, change, fill, photo
 
 
 def make(path: Path) -> dict[str, Any]:
@@ -22,6 +25,65 @@ def make(path: Path) -> dict[str, Any]:
     with Archive.open(path) as archive:
         expected: dict[str, Any] = as_json(answers(archive))
     return expected
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes | str, int, int]]:
+    """Content or target, time and mode of everything below a folder."""
+    found = {}
+    for one in sorted(folder.rglob("*")):
+        stat = one.lstat()
+        content = str(one.readlink()) if one.is_symlink() else b""
+        if one.is_file() and not one.is_symlink():
+            content = one.read_bytes()
+        found[str(one.relative_to(folder))] = (content, stat.st_mtime_ns, stat.st_mode)
+    return found
+
+
+def use(path: Path) -> list[str]:
+    """Read, change, verify, back up and repair an archive, however damaged.
+
+    Returns:
+        the names of the typed errors; another error is raised.
+    """
+    copy, other = path.with_name("copy"), path.with_name("other")
+
+    def change() -> None:
+        with Archive.open(path, write=True) as archive:
+            archive.register_model(RAIL, {"card.json": b"{}"})
+            archive.add([photo("used", RAIL)], model=RAIL.digest)
+            archive.take_snapshot("used")
+            archive.delete(["used"])
+            archive.restore("used")
+            archive.writer.drop_retired()
+            archive._store.compact()
+
+    def back_up_to_it() -> None:
+        with Archive.create(other) as archive:
+            archive.register_model(HERON, {"card.json": b"{}"})
+        backup(other, path)
+
+    def create() -> None:
+        Archive.create(path).close()
+
+    errors = []
+    for step in (
+        lambda: Archive.open(path).close(),
+        lambda: verified_files(ArchiveFolder(path)),
+        lambda: repair(path, dry_run=True),
+        change,
+        lambda: backup(path, copy),
+        back_up_to_it,
+        lambda: repair(path),
+        change,
+        create,
+    ):
+        try:
+            step()
+        except BitternError as error:
+            errors.append(type(error).__name__)
+    for made in (copy, other):
+        shutil.rmtree(made, ignore_errors=True)
+    return errors
 
 
 def as_json(value: Any) -> Any:

@@ -127,26 +127,6 @@ def test_an_archive_that_names_files_of_others_is_refused_and_they_stay(
     assert not (tmp_path / "copy").exists()
 
 
-def test_a_file_that_is_a_link_out_of_the_archive_is_not_copied(
-    archive: Archive, tmp_path: Path
-) -> None:
-    path = newest_files(archive.path)[0]
-    path.rename(tmp_path / "outside")
-    path.symlink_to(tmp_path / "outside")
-    with pytest.raises(PreconditionError, match="is a symbolic link"):
-        backup(archive.path, tmp_path / "copy")
-
-
-def test_what_a_link_in_a_backup_leads_to_is_left_alone(archive: Archive, tmp_path: Path) -> None:
-    backup(archive.path, tmp_path / "copy")
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "thesis.txt").write_text("precious")
-    (tmp_path / "copy" / "derived").symlink_to(tmp_path / "home")
-    archive.delete(["a"])
-    backup(archive.path, tmp_path / "copy")
-    assert (tmp_path / "home" / "thesis.txt").read_text() == "precious"
-
-
 @pytest.mark.parametrize("link", [False, True])
 def test_what_is_rotten_in_a_backup_is_copied_again(
     archive: Archive, tmp_path: Path, link: bool

@@ -44,7 +44,7 @@ class Runner:
         self, record: JobRecord, on_progress: OnProgress, cancelled: Callable[[], bool]
     ) -> JobReport:
         self.order.append(record.id)
-        report = JobReport(model="fake-64", total=3)
+        report = JobReport(model="fake-64", counted=3)
         report.count([AddResult("a", AddStatus.ADDED, 1)])
         on_progress(report)
         self.begun.release()
@@ -340,7 +340,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         replace(SPEC, bits=64, on_duplicate="overwrite"),
         JobState.FAILED,
         submitted="2026-05-01T00:00:00+00:00",
-        progress=Progress.of(JobReport(model="fake-64", total=2)),
+        progress=Progress.of(JobReport(model="fake-64", counted=2)),
         error="no",
         request_id="x",
     )

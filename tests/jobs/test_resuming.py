@@ -22,9 +22,10 @@ from bittern.errors import (
 from bittern.index.archive import Archive
 from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.description import JobKind, JobSpec
+from bittern.service.jobs.indexing import JobControl
 from bittern.service.jobs.run import counting, report_file
 from bittern.service.sources import Listed, Source, read_source
-from bittern.types import AddStatus
+from bittern.types import AddResult, AddStatus
 from tests.engine.toy import picture
 from tests.jobs.toy_job import Counted, fill, run, save_model, stored
 
@@ -342,6 +343,28 @@ def test_a_command_that_is_refused_leaves_the_report_of_the_one_at_work(
         assert json.loads(reported[0])["state"] == "running"
         assert json.loads(report_file(spec).read_bytes())["state"] == "done"
     assert reported[0] == reported[1]
+
+
+def test_a_count_that_ends_after_the_job_does_not_change_its_total(media: Path) -> None:
+    counted, finished = threading.Event(), threading.Event()
+
+    class Report(JobReport):
+        """Holds back the counting thread when it is about to report."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if threading.current_thread().name == "bittern-count":
+                counted.set()
+                assert finished.wait(60)
+            super().__setattr__(name, value)
+
+    report = Report()
+    with counting(read_source(media), report):
+        assert counted.wait(60)
+        report.count([AddResult("a", AddStatus.ADDED)])
+        JobControl(report=report).finish()
+        finished.set()
+    assert "bittern-count" not in {thread.name for thread in threading.enumerate()}
+    assert (report.done, report.total) == (1, 1)
 
 
 @pytest.mark.parametrize("address", ["", "https://example.org/m.csv"])

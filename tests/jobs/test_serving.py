@@ -80,6 +80,14 @@ def test_a_folder_is_coded_and_found(running: Server) -> None:
         assert again.progress.items[AddStatus.SKIPPED] == 7
 
 
+def test_a_job_fails_if_all_of_its_items_fail(running: Server, media: Path) -> None:
+    for path in media.iterdir():
+        path.write_bytes(b"no picture")
+    with connect(running.address, archive="marsh") as remote:
+        *_, last = remote.jobs.watch(remote.jobs.submit("media", model="toy-64").id)
+    assert (last.state, last.error) == ("failed", "none of the 7 items could be used")
+
+
 def test_a_job_survives_the_end_of_its_server(archive: Path, media: Path) -> None:
     encoder = Held()
     server, opened = served(archive, media, encoder)

@@ -117,7 +117,7 @@ def test_progress_is_reported_after_each_commit() -> None:
 def test_a_report_estimates_the_time_left_and_is_replaced_atomically(
     tmp_path: Path,
 ) -> None:
-    report = JobReport(total=100, seconds=8.0)
+    report = JobReport(counted=100, seconds=8.0)
     results = [AddResult(f"a{n}", AddStatus.ADDED, 1) for n in range(20)]
     results += [AddResult(f"s{n}", AddStatus.SKIPPED, reason="UNCHANGED") for n in range(40)]
     report.count([*results, AddResult("f", AddStatus.FAILED, 0, "UNREADABLE_MEDIA", "f: empty")])
