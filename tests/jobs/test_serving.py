@@ -81,7 +81,7 @@ def test_a_folder_is_coded_and_found(running: Server) -> None:
 
 
 def test_a_job_fails_if_all_of_its_items_fail(running: Server, media: Path) -> None:
-    for path in media.iterdir():
+    for path in media.rglob("*.*"):
         path.write_bytes(b"no picture")
     with connect(running.address, archive="marsh") as remote:
         *_, last = remote.jobs.watch(remote.jobs.submit("media", model="toy-64").id)
