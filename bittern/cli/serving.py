@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from bittern.cli.options import flag
 from bittern.cli.output import licence_notice, note
+
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*(?:([KMGT])(i?))?B?", re.IGNORECASE)
 
 
 def serve(
@@ -125,11 +128,9 @@ def warn_without_gpu() -> None:
 
 def byte_count(text: str) -> int:
     """Bytes that a size such as ``4GiB``, ``500MB`` or ``1073741824`` means."""
-    from pydantic import ByteSize, TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(ByteSize).validate_python(text.strip())
-    except ValidationError:
-        raise typer.BadParameter(
-            f"{text!r} is not a size; write it like 4GiB, 500MB or 1073741824"
-        ) from None
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise typer.BadParameter(f"{text!r} is not a size; write it like 4GiB, 500MB or 1073741824")
+    number, prefix, binary = found.groups()
+    power = " KMGT".index(prefix.upper()) if prefix else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)

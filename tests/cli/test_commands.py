@@ -243,6 +243,7 @@ def test_sizes_are_shown_as_people_read_them(count: int, shown: str) -> None:
         ("1.5 GiB", 3 * 2**29),
         ("1024", 1024),
         ("2k", 2000),
+        ("4Gi", 2**32),
         ("7B", 7),
     ],
 )
@@ -255,6 +256,9 @@ def test_sizes_are_read_as_people_write_them(text: str, count: int) -> None:
     [
         (["--gpu-memory", "much"], "not a size"),
         (["--gpu-memory", "-1GiB"], "not a size"),
+        (["--gpu-memory", "1,000,000,000"], "not a size"),
+        (["--gpu-memory", "4 GiB 5"], "not a size"),
+        (["--gpu-memory", "8Gbit"], "not a size"),
         (["--engine", "warp"], "not 'warp'"),
         (["--search-threads", "0"], "--search-threads must be a whole number from 1 to 1024"),
         (["--search-threads", "1025"], "not 1025"),
