@@ -235,10 +235,9 @@ def _read_card(path: Path) -> ModelCard:
     if path.stat().st_size > _LARGEST_CARD:
         raise ModelDamagedError(f"{path} is larger than a model card can be")
     try:
-        content = path.read_bytes()
-        fields = json.loads(content)
+        fields = json.loads(path.read_bytes())
         # A lone surrogate is valid JSON, but cannot be encoded.
-        json.dumps(fields, ensure_ascii=False).encode()
+        content = json.dumps(fields, ensure_ascii=False).encode()
         if fields.get("format", 0) > FORMAT:
             raise ModelDamagedError(
                 f"{path} has format {fields['format']}; this version reads up to {FORMAT}. "

@@ -107,6 +107,15 @@ def test_a_card_with_half_a_surrogate_pair_is_refused(folder: Path, field: str) 
         SavedModel.load(folder)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_card_that_an_editor_saved_in_another_encoding_is_read(
+    folder: Path, encoding: str
+) -> None:
+    card = (folder / CARD_FILE).read_text()
+    (folder / CARD_FILE).write_text(card, encoding=encoding)
+    assert SavedModel.load(folder).card == saved_model().card
+
+
 def test_a_newer_format_asks_for_an_upgrade(folder: Path) -> None:
     card = json.loads((folder / CARD_FILE).read_text())
     card["format"] = 99
