@@ -67,11 +67,10 @@ def embed_items(
         for count, slot in enumerate(prefetch, 1):
             embedded = _not_yet_embedded(slot)
             waiting.append(embedded)
-            try:
-                for one in prefetch.decoded(slot):
-                    batches.add(embedded, one)
-            except BitternError as error:
-                _fail(embedded, error)
+            for one in prefetch.decoded(slot):
+                batches.add(embedded, one)
+            if slot.error is not None:
+                _fail(embedded, slot.error)
             if cancelled():
                 waiting.pop()  # it may lack windows
                 break

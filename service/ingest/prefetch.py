@@ -152,13 +152,10 @@ class Prefetch:
     def decoded(self, slot: Slot) -> Iterator[Decoded]:
         """Pictures or windows of the current entry; fewer if the job is cancelled.
 
-        Raises:
-            BitternError: why the entry cannot be used.
+        Afterwards `Slot.error` says why the entry cannot be used.
         """
         while (one := self._next_decoded(slot)) is not None:
             yield one
-        if slot.error is not None:
-            raise slot.error
 
     def _next_slot(self) -> Slot | None:
         def available() -> bool:

@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from bittern.encoders.base import AudioWindowing, Media, Modality
+from bittern.errors import ModelDamagedError
 from bittern.index.observation import Fingerprint
-from bittern.service.ingest.embedding import embed_items
+from bittern.service.ingest.embedding import NETWORK_BATCH, embed_items
 from bittern.service.ingest.items import (
     UNCHANGED,
     Decoded,
@@ -233,6 +234,16 @@ def test_errors_of_the_network_and_of_the_listing_end_all_threads() -> None:
     with pytest.raises(OSError, match="disk"):
         done.extend(embed_items(embedder_of(ToyEncoder()), broken_listing()))
     assert [len(embedded.embeddings) for embedded in done] == [1, 1, 1]
+    assert not threads_of_the_pipeline()
+
+
+def test_no_item_is_lost_if_the_network_cannot_embed_a_full_batch() -> None:
+    class Damaged(ToyEncoder):
+        def encode(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
+            raise ModelDamagedError("an embedding holds NaN")
+
+    with pytest.raises(ModelDamagedError, match="NaN"):
+        list(embed_items(embedder_of(Damaged()), pictures(NETWORK_BATCH)))
     assert not threads_of_the_pipeline()
 
 
