@@ -2,7 +2,7 @@
 
 cluster.py         Ray on this machine alone
 shard.py           partitions (which rows belong to which shard), and one shard
-engine.py    the shards as Ray actors: scatter, gather, merge, replace
+sharded_engine.py  the shards as Ray actors: scatter, gather, merge, replace
 """
 
 from bittern.index.engines.sharded.cluster import local_cluster

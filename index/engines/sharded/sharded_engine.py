@@ -3,8 +3,9 @@
 Shards compute the same distances from the same weights, bit for bit, and (distance, row) is a
 total order. So the hits do not depend on how rows are spread, nor on which shard is the fastest.
 
-A lost actor is replaced by the search that notices it. An actor that could not read its codes is
-replaced at the next search, so one without enough memory is not restarted forever.
+A lost actor is replaced by the search that notices it, which waits for the new one if there is
+time. An actor that could not read its codes is replaced at the next search, so one without enough
+memory is not restarted forever.
 """
 
 from __future__ import annotations
@@ -202,25 +203,29 @@ class ShardedEngine:
 
         Raises:
             CodeError: the queries are of another code length.
-            ShardUnavailableError: a shard is lost and not replaced yet.
+            ShardUnavailableError: a shard is lost, and its replacement is not ready in time.
             DeadlineExceededError: it takes longer than `Sharding.timeout_s`.
         """
-        nearest, missing = self._scatter(queries, k, rows)
+        until = monotonic() + self._sharding.timeout_s
+        nearest, missing = self._scatter(queries, k, rows, until)
+        if missing and self.wait(until - monotonic()):
+            nearest, missing = self._scatter(queries, k, rows, until)
         self._check_none_missing(missing)
         return nearest
 
     def search_available(self, queries: Queries, k: int, rows: RowSet | None = None) -> Partial:
         """Like `search`, but over the shards that answer; names the rows that were left out."""
-        nearest, missing = self._scatter(queries, k, rows)
+        until = monotonic() + self._sharding.timeout_s
+        nearest, missing = self._scatter(queries, k, rows, until)
         end = max((s.loaded.last_row + 1 for s in self.shards if s.loaded is not None), default=0)
         ranges = [np.empty((0, 2), np.int64), *(self._partitions.ranges(n, end) for n in missing)]
         joined = np.concatenate(ranges)
         return Partial(nearest, joined[np.argsort(joined[:, 0])])
 
     def _scatter(
-        self, queries: Queries, k: int, rows: RowSet | None
+        self, queries: Queries, k: int, rows: RowSet | None, until: float
     ) -> tuple[list[Nearest], list[int]]:
-        """The merged hits, and the numbers of the shards that did not answer."""
+        """The merged hits, and the numbers of the shards that did not answer by then."""
         queries.check_fits(self.bits)
         limits = None if rows is None else self._shard_rows(rows)
         shared = self._shared(queries, queries.weights.nbytes)
@@ -231,7 +236,7 @@ class ShardedEngine:
                 if limits is None or limit is not None:  # else it has none of the allowed rows
                     calls[number] = handle and handle.search.remote(version, shared, k, limit)
             try:
-                found, missing = self._gather(calls, handles, self._sharding.timeout_s)
+                found, missing = self._gather(calls, handles, until)
             except GenerationGoneError:
                 continue
             results = [found[number] for number in sorted(found)]
@@ -241,10 +246,9 @@ class ShardedEngine:
         raise InternalError(f"the archive changed {_ATTEMPTS} times during one search; try again")
 
     def _gather(
-        self, calls: dict[int, Any], handles: Sequence[Any], timeout_s: float
+        self, calls: dict[int, Any], handles: Sequence[Any], until: float
     ) -> tuple[dict[int, Any], list[int]]:
         """Results by shard, and the shards without one; lost actors are replaced."""
-        until = monotonic() + timeout_s
         missing: list[int] = []
         found: dict[int, Any] = {}
         errors = self._ray.exceptions
@@ -318,7 +322,7 @@ class ShardedEngine:
                 n: handle.load.remote(self._source, version, self._version)
                 for n, handle in enumerate(handles)
             }
-            found, missing = self._gather(calls, handles, self._sharding.loading_s)
+            found, missing = self._gather(calls, handles, monotonic() + self._sharding.loading_s)
             self._check_none_missing(missing)
             with self._lock:
                 actors = list(zip(self._actors, handles, strict=True))
