@@ -88,14 +88,14 @@ def check_choice(value: object, choices: Sequence[_Choice], field: str) -> _Choi
     raise QueryError(f"{field} must be {listed}, not {value!r}", field=field)
 
 
-def check_where(where: object, most: int = MAX_WHERE_CHARS) -> str | None:
+def check_where(where: object) -> str | None:
     """A condition or None; `QueryError` for what is no text, `FilterError` for one too long."""
     if where is None:
         return None
     text = check_string(where, "where")
-    if len(text) > most:
+    if len(text) > MAX_WHERE_CHARS:
         raise FilterError(
-            f"the condition has {len(text)} characters, the limit is {most}; shorten it",
+            f"the condition has {len(text)} characters, the limit is {MAX_WHERE_CHARS}; shorten it",
             field="where",
         )
     return text

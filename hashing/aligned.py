@@ -25,6 +25,7 @@ from bittern.hashing.training_free import principal_components, random_rotation
 ALIGNED = "aligned"
 _MAP = "map."
 _OFFSET = "offset."
+_TEXT = "text"
 
 _SMALLEST_VARIANCE = 1e-12
 """Share of the mean's squared length; less variance is rounding noise of equal rows."""
@@ -227,7 +228,7 @@ def alignment_map(moments: Moments, ridge: float) -> Matrix:
 
 
 def fit_aligned(
-    pairs: Mapping[str, Moments], bits: int, *, ridge: float, words: str = "text", seed: int = 0
+    pairs: Mapping[str, Moments], bits: int, *, ridge: float, seed: int = 0
 ) -> AlignedHasher:
     """Fit an aligned hasher.
 
@@ -236,18 +237,17 @@ def fit_aligned(
         bits: code length, a multiple of 8.
         ridge: see `alignment_map`; larger values favour new classes. Choose it on held-out
             classes.
-        words: the modality of queries, towards which media are moved.
         seed: of the random rotation (numpy's PCG64).
 
     Returns:
-        A hasher for all media and for `words`; the logits of media have a root mean square of 1.
+        A hasher for all media and for text; the logits of media have a root mean square of 1.
 
     Raises:
         CodeError: unusable bits, ridge or moments.
     """
     check_bits(bits)
-    if not pairs or words in pairs:
-        raise CodeError(f"pairs are of media and their {words}, not of {sorted(pairs)}")
+    if not pairs or _TEXT in pairs:
+        raise CodeError(f"pairs are of media and their text, not of {sorted(pairs)}")
     aligned = {medium: alignment_map(moments, ridge) for medium, moments in pairs.items()}
     spread = [_root(a.T @ pairs[medium].covariance @ a) for medium, a in sorted(aligned.items())]
     rows = np.concatenate(spread)
@@ -259,15 +259,15 @@ def fit_aligned(
     projection = np.concatenate(blocks, axis=1)[:, :bits]
     # Each root replaces its modality's rows, with weight 1: it has their covariance.
     projection = projection / np.sqrt(np.sum((rows @ projection) ** 2) / (bits * len(pairs)))
-    maps = {medium: a @ projection for medium, a in aligned.items()} | {words: projection}
+    maps = {medium: a @ projection for medium, a in aligned.items()} | {_TEXT: projection}
     centres: dict[str, NDArray[Any]] = {m: moments.mean_media for m, moments in pairs.items()}
     total = sum(moments.weight for moments in pairs.values())
     shares = [m.mean_words * (m.weight / total) for m in pairs.values()]
-    centres[words] = np.sum(shares, axis=0)
+    centres[_TEXT] = np.sum(shares, axis=0)
     return AlignedHasher(
         maps={m: a.astype(np.float32) for m, a in maps.items()},
         offsets={m: (-centres[m] @ maps[m]).astype(np.float32) for m in maps},
-        settings={"ridge": ridge, "seed": seed, "words": words, "weight": total},
+        settings={"ridge": ridge, "seed": seed, "words": _TEXT, "weight": total},
     )
 
 

@@ -581,16 +581,14 @@ class Archive:
         """
         return self._snapshots().drop(name)
 
-    def restore(self, snapshot: str | int, *, keep_as: str | None = None) -> SnapshotInfo:
+    def restore(self, snapshot: str | int) -> SnapshotInfo:
         """Make an old state the newest one, in a new commit; the current state gets a snapshot.
 
         Args:
             snapshot: name of a snapshot, or number of a version that still exists.
-            keep_as: name of the snapshot of the current state; None for ``before-restore-`` and a
-                number.
 
         Returns:
-            that snapshot.
+            the snapshot of the current state, ``before-restore-`` and a number.
 
         Raises:
             NotFoundError: there is no such snapshot.
@@ -601,7 +599,7 @@ class Archive:
         wanted = snapshots.find(snapshot)
         snapshots.check_complete(wanted)
         before = snapshots.take(
-            keep_as or snapshots.free_name("before-restore-"),
+            snapshots.free_name("before-restore-"),
             note=f"before {wanted.name or f'version {wanted.version}'} was restored",
             automatic=True,
         )

@@ -111,17 +111,13 @@ class CentredHeads(nn.Module):
 class AlignedHeads(CentredHeads):
     """Heads after centring and a fixed alignment."""
 
-    def __init__(
-        self, inner: CentredHeads, moments: Mapping[str, Moments], ridge: float, words: str = WORDS
-    ) -> None:
+    def __init__(self, inner: CentredHeads, moments: Mapping[str, Moments], ridge: float) -> None:
         """Use untrained heads.
 
         Args:
             inner: the heads, on the CPU.
-            moments: of every medium that is aligned.
+            moments: of every medium that is aligned; other modalities are only centred.
             ridge: see `bittern.hashing.aligned.alignment_map`.
-            words: the modality that media are moved towards. It is not aligned, nor is any
-                modality without moments.
         """
         nn.Module.__init__(self)
         self.modalities, self.coders = inner.modalities, inner.coders
@@ -130,7 +126,7 @@ class AlignedHeads(CentredHeads):
         for modality in self.modalities:
             of = moments.get(modality)
             mean = inner.mean(modality).numpy() if of is None else of.mean_media
-            mean = np.array(middle if modality == words else mean, dtype=np.float32)
+            mean = np.array(middle if modality == WORDS else mean, dtype=np.float32)
             turn = np.eye(len(mean)) if of is None else alignment_map(of, ridge)
             self.register_buffer(f"mean_{modality}", torch.from_numpy(mean))
             self.register_buffer(f"map_{modality}", torch.from_numpy(turn.astype(np.float32)))

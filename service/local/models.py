@@ -47,7 +47,7 @@ class ModelRegistry:
 
         Args:
             saved: the model.
-            pending: its codes are not searched before `Archive.switch_model`.
+            pending: its codes are not searched before `Writer.switch_model`.
 
         Raises:
             PreconditionError: it is pending already, and `pending` is False.
