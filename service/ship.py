@@ -191,6 +191,7 @@ class ConceptObjective:
     """
 
     steps_per_epoch = STEPS_PER_EPOCH
+    warnings: Sequence[str] = ()
 
     def __init__(self, source: SimulatedSet, config: TrainingConfig) -> None:
         self.source, self.config = source, config

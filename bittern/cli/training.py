@@ -38,7 +38,9 @@ Source = Annotated[
     typer.Argument(help="Folder of media, table, export of a website, or folder with embeddings."),
 ]
 ModelFolder = Annotated[Path, typer.Option("--output", help="Folder for the model and the run.")]
-Encoder = Annotated[str | None, typer.Option("--model", help="Encoder, e.g. field or bioclip-2.")]
+Encoder = Annotated[
+    str | None, typer.Option("--model", help="Encoder, e.g. bioclip-2; `field` by default.")
+]
 CaptionColumn = Annotated[
     str | None, typer.Option(help="Column with captions; by default they are made from the names.")
 ]
@@ -56,13 +58,19 @@ class Settings:
     lora: Annotated[bool, flag("--lora", "Train adapters on the towers as well.")] = False
     epochs: Annotated[int | None, typer.Option(help="Passes over the data; 5 by default.")] = None
     seed: Annotated[int | None, typer.Option(help="Seed of all random draws; 0 by default.")] = None
-    batch_size: Annotated[int | None, typer.Option(help="Items per batch; 256 by default.")] = None
+    batch_size: Annotated[
+        int | None, typer.Option(help="Items per batch; 256 by default, or all of a smaller set.")
+    ] = None
     augment: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="With --lora: published, plants, sound or none."),
     ] = None
     validation_share: Annotated[
-        float | None, typer.Option(help="Share of the items held out; 0.05 by default.")
+        float | None,
+        typer.Option(
+            help="Share of the items held out for the comparison at the end; by default 0.05, but "
+            "30 items at least, or half of a smaller set."
+        ),
     ] = None
     strict: Annotated[bool, flag("--strict", "Fail if the source has unusable entries.")] = False
     as_json: Json = False
@@ -173,7 +181,7 @@ def _train(
     what: What, options: dict[str, Any], settings: Settings, heads: HeadSettings | None = None
 ) -> None:
     """Train; `options` are fields of the `TrainingRequest`."""
-    from bittern.service.training.request import TrainingRequest, gather
+    from bittern.service.training.request import TrainingRequest, encoder_of, gather
     from bittern.service.training.train import train_model
 
     given = {
@@ -188,7 +196,7 @@ def _train(
         options |= {"hasher": heads.hasher, "modality": heads.modality}
     config, must_validate = gather(
         what,
-        options["model"],
+        encoder_of(options["source"], options["model"]),
         settings.config,
         settings.assignments or [],
         given,
@@ -201,8 +209,8 @@ def _train(
         strict=settings.strict,
         **options,
     )
-    if request.model:
-        licence_notice(request.model)
+    if request.encoder:
+        licence_notice(request.encoder)
     # The report repeats the warnings of the loop.
     logging.getLogger("bittern.hashing.training").setLevel(logging.ERROR)
     bars = _Bars()
@@ -275,7 +283,7 @@ def _print_report(report: TrainingReport, request: TrainingRequest) -> None:
     if fitted.comparison:
         _print_comparison(report, distilled=request.what == "distill")
     else:
-        note("nothing was held out, so there is nothing to compare: raise --validation-share")
+        note("nothing was held out, so the codes were not compared with codes without training")
     metrics = card.metrics
     if "bit_balance" in metrics:
         show(
@@ -322,7 +330,10 @@ def _print_comparison(report: TrainingReport, *, distilled: bool) -> None:
     if report.card.metrics.get("epoch_chosen_on_held_out"):
         show("the epoch was chosen on these items, which flatters 'learned' a little")
     if min(row.queries for row in report.fitted.comparison) < FEW_QUERIES:
-        show(f"with fewer than {FEW_QUERIES} queries, differences may well be chance")
+        show(
+            f"with fewer than {FEW_QUERIES} queries, differences may well be chance; "
+            "--validation-share 0 trains on all items and compares nothing"
+        )
     for modality, way in ways.items():
         if way == "nothing":
             note(f"{_ITEMS[modality]}s: none held out, so none are compared")
@@ -345,5 +356,5 @@ def _advice(report: TrainingReport) -> str:
         return ""
     return (
         f"on held-out items ({', '.join(c.task for c in worse)}) codes without training are "
-        "better: bring more items, or index with the encoder alone"
+        "better: bring more items, try --hasher aligned, or index with the encoder alone"
     )

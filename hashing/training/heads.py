@@ -210,6 +210,7 @@ class HeadsObjective:
     Attributes:
         module: the heads.
         steps_per_epoch: batches of all sets.
+        warnings: about batches smaller than the settings say.
         data_digest: over all sets and their held-out rows.
     """
 
@@ -241,6 +242,11 @@ class HeadsObjective:
             for some, one in zip(rows, data.sets, strict=True)
         ]
         self.steps_per_epoch = sum(sampler.steps for sampler in self._samplers)
+        self.warnings = [
+            f"{one.modality}: {text}"
+            for one, sampler in zip(data.sets, self._samplers, strict=True)
+            for text in sampler.warnings
+        ]
         self.module = CentredHeads({**data.means, **joint_means(data.sets)}, config)
         self.data_digest = digest_of(*digests, *(o.training.tobytes().hex() for o in data.sets))
         self._tasks = tasks_of(data.sets)

@@ -250,7 +250,7 @@ class _Run:
             history=tuple(state.history),
             best_epoch=state.best_epoch or len(state.history),
             bits=tuple(bits),
-            warnings=tuple(_warnings(bits)),
+            warnings=(*self.objective.warnings, *_warnings(bits)),
             stopped_early=len(state.history) < self.config.epochs,
             resumed=self.resumed,
             was_finished=self.was_finished,

@@ -59,6 +59,11 @@ class Objective(Protocol[Batch]):
         """Hex digest of the data and of frozen weights; a run is resumed only if it is equal."""
         ...
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """About the data, for the user."""
+        ...
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Trained parameters, as groups for AdamW with optional ``lr`` and ``weight_decay``.
 

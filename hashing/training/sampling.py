@@ -21,11 +21,15 @@ from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
 from bittern.hashing.training.embedding_sets import EmbeddingSet
+from bittern.text import counted
 
 BUFFER_ROWS = 1 << 15
 BLOCK_ROWS = 64
 GROUPED_BLOCK_ROWS = 16
 """Archives are often sorted by species: smaller blocks bring more groups into a buffer."""
+_STEPS = 8
+"""Batches per epoch of a set that does not fill one of the settings' size."""
+_LEAST_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class BufferPlan:
 
     Attributes:
         rows: int64 [m], rows to read, ascending.
-        batches: int64 [k, batch_size], positions in `rows`.
+        batches: int64 [k, size], positions in `rows`.
     """
 
     rows: NDArray[np.int64]
@@ -45,11 +49,13 @@ class BufferPlan:
 class Sampler:
     """Batches of equal size; remaining rows are dropped.
 
+    A set that does not fill one batch has smaller batches (`size`).
+
     Memory: 8 bytes per row for the order of an epoch.
 
     Attributes:
         rows: int64, rows to draw from, ascending.
-        batch_size: items per batch.
+        batch_size: most items per batch.
         seed: of all orders.
         groups: int32 [len(rows)], or None.
         buffer_rows: rows in a buffer, rounded down to whole batches.
@@ -62,25 +68,51 @@ class Sampler:
     buffer_rows: int = BUFFER_ROWS
 
     def __post_init__(self) -> None:
-        if len(self.rows) < self.batch_size:
+        if len(self.rows) < 2:
             raise InvalidInputError(
-                f"{len(self.rows)} items are left to train on, fewer than one batch of "
-                f"{self.batch_size}: bring more, or lower batch_size",
+                f"{counted(len(self.rows), 'item')} to train on: a training needs two or more, "
+                "and some hundred to be of use. Bring more, or index with the encoder alone",
+                field="source",
+            )
+        if self.size < 2:
+            raise InvalidInputError(
+                f"all {len(self.rows)} items to train on are of one group (species, name or "
+                "caption): codes are learned by telling groups apart. Bring items of a second one",
+                field="source",
+            )
+        if not self.steps:
+            raise InvalidInputError(
+                f"a batch of {self.size} items of different groups cannot be made: items of one "
+                "group lie together. Lower batch_size, or shuffle the set",
                 field="batch_size",
             )
-        if self.groups is not None and not self.steps:
-            raise InvalidInputError(
-                f"a batch of {self.batch_size} items of {self.batch_size} different groups "
-                f"cannot be made of {len(np.unique(self.groups))} groups: lower batch_size, or "
-                "shuffle the set",
-                field="batch_size",
-            )
+
+    @cached_property
+    def size(self) -> int:
+        """Items of each batch: `batch_size`; where the items (groups, if a batch has one item of
+        each at most) do not fill that, an eighth of them, for several steps per epoch.
+        """
+        count = len(self.rows) if self.groups is None else len(np.unique(self.groups))
+        if count >= self.batch_size:
+            return self.batch_size
+        return max(min(count, _LEAST_SIZE), count // _STEPS)
+
+    @property
+    def warnings(self) -> list[str]:
+        """For the user, if batches are smaller than the settings say."""
+        if self.size == self.batch_size:
+            return []
+        what = counted(len(self.rows), "item")
+        if self.groups is not None:
+            groups = len(np.unique(self.groups))
+            what += f" of {counted(groups, 'group')} (species, names or captions; one of each)"
+        return [f"a batch has {self.size} items, since {what} do not fill {self.batch_size}"]
 
     @cached_property
     def steps(self) -> int:
         """Batches per epoch; with groups, those of the first pass."""
         if self.groups is None:
-            return len(self.rows) // self.batch_size
+            return len(self.rows) // self.size
         return sum(len(buffer.batches) for buffer in self._pass(0, 0))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[BufferPlan]:
@@ -102,23 +134,23 @@ class Sampler:
                 )
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[NDArray[np.int64]]:
-        """The rows of each batch of an epoch, int64 [batch_size], from number `start` on."""
+        """The rows of each batch of an epoch, int64 [size], from number `start` on."""
         for buffer in self.epoch(epoch, start):
             yield from buffer.rows[buffer.batches]
 
     def _pass(self, epoch: int, number: int) -> Iterator[BufferPlan]:
         random = np.random.default_rng([self.seed, epoch, number])
         block = BLOCK_ROWS if self.groups is None else GROUPED_BLOCK_ROWS
-        size = max(1, self.buffer_rows // self.batch_size) * self.batch_size
+        size = max(1, self.buffer_rows // self.size) * self.size
         order = _shuffled_blocks(len(self.rows), block, random)
         for start in range(0, len(order), size):
             within = np.sort(order[start : start + size])
             if self.groups is None:
-                count = len(within) // self.batch_size
-                dealt = random.permutation(len(within))[: count * self.batch_size]
-                batches = dealt.reshape(count, self.batch_size)
+                count = len(within) // self.size
+                dealt = random.permutation(len(within))[: count * self.size]
+                batches = dealt.reshape(count, self.size)
             else:
-                batches = _dealt_by_group(self.groups[within], self.batch_size, random)
+                batches = _dealt_by_group(self.groups[within], self.size, random)
             if len(batches):
                 yield BufferPlan(self.rows[within], batches)
 

@@ -152,6 +152,7 @@ class AdaptersObjective:
     Attributes:
         module: heads and towers.
         steps_per_epoch: batches of all sets.
+        warnings: about batches smaller than the settings say.
         data_digest: over media, captions, towers and held-out items.
     """
 
@@ -170,6 +171,7 @@ class AdaptersObjective:
         heads = CentredHeads({**data.means, **joint_means(data.sets)}, config)
         self.module = _Trained(heads, encoder)
         self.steps_per_epoch = sum(one.sampler.steps for one in self.sets)
+        self.warnings = [f"{o.modality}: {text}" for o in self.sets for text in o.sampler.warnings]
         self.data_digest = digest_of(
             *(one.source.digest for one in data.sets),
             *(one.training.tobytes().hex() for one in data.sets),
@@ -225,11 +227,12 @@ class AdaptersObjective:
 
     def _sample(self) -> dict[str, torch.Tensor]:
         """Per modality float32 [n, dim] of some batches of every set with the current towers."""
-        count = math.ceil(_STATISTICS_ROWS / self.config.batch_size)
         plans = (
             (one, items)
             for one in self.sets
-            for items in islice(one.sampler.batches(self._epoch), count)
+            for items in islice(
+                one.sampler.batches(self._epoch), math.ceil(_STATISTICS_ROWS / one.sampler.size)
+            )
         )
         rows: dict[str, list[torch.Tensor]] = {}
         for batch in self._made(plans, self._epoch):

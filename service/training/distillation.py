@@ -118,7 +118,6 @@ def distill(
         TrainingError: as `bittern.hashing.training.loop.train`.
     """
     config, card = request.config, teacher.model.card
-    assert request.model is not None
     name = "+".join(sorted({encoder.name, *card.encoder.split("+")}))
     embedded = embed_examples(
         recordings.examples,
@@ -127,7 +126,7 @@ def distill(
         strict=request.strict,
         progress=progress,
     )
-    plan = TowerPlan(request.model, lora_of(config), projection=True)
+    plan = TowerPlan(encoder.name, lora_of(config), projection=True)
     student = begin(
         name, {Modality.AUDIO: plan}, lambda _: encoder, dim=card.dim, seed=config.seed
     ).towers[Modality.AUDIO]
@@ -215,6 +214,7 @@ class DistillObjective:
         split: training and held-out rows.
         module: tower and scale.
         steps_per_epoch: batches.
+        warnings: about batches smaller than the settings say.
         data_digest: over embeddings, teacher, and which rows are held out.
     """
 
@@ -241,6 +241,7 @@ class DistillObjective:
         enough = len(np.unique(groups)) >= config.batch_size
         self._sampler = Sampler(rows, config.batch_size, config.seed, groups if enough else None)
         self.steps_per_epoch = self._sampler.steps
+        self.warnings = self._sampler.warnings
         self.data_digest = digest_of(split.source.digest, teacher_digest, rows.tobytes().hex())
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -18,6 +18,8 @@ from bittern.hashing.training.config import (
     load_mapping,
     read_settings,
 )
+from bittern.hashing.training.embedding_sets import SET_FILE
+from bittern.service.jobs.model_choice import DEFAULT_ENCODER
 from bittern.service.models.saved import encoders_of_saved
 
 What = Literal["pairs", "labels", "distill"]
@@ -25,11 +27,21 @@ LoadEncoder = Callable[[str, str | None], Encoder]
 """Catalogue name and device to a fresh encoder."""
 HASHERS = ("hashcoder", "aligned", "hybrid")
 """Learned, aligned, or both kinds of bits. See docs/background/learned-codes.md."""
+FEWEST_HELD_OUT = 30
+"""Items; with fewer queries, differences between hashers may well be chance."""
+LARGEST_SHARE = 0.5
 LORA_RANK = 16
 """Of CroVCA (arXiv 2510.27584)."""
 AUGMENTATIONS = ("published", "plants", "sound", "none")
 """Values of ``--augment``: the image views of CroVCA, or views for plants, both with views of
 sounds; views of sounds only; none."""
+
+
+def encoder_of(source: Path, named: str | None) -> str | None:
+    """The encoder of a training: the one that is named; else `DEFAULT_ENCODER` for media, and None
+    for a set of embeddings, which names its own.
+    """
+    return named or (None if (source / SET_FILE).is_file() else DEFAULT_ENCODER)
 
 
 class TrainingRequest(BaseModel):
@@ -40,7 +52,7 @@ class TrainingRequest(BaseModel):
             image-text model's space (``distill``).
         source: manifest, folder of media, or folder with a set of embeddings.
         out: folder of the model, with the run in ``training/``.
-        model: encoder; for ``distill``, the student. None if the set of embeddings names it.
+        model: encoder; for ``distill``, the student. By default see `encoder_of`.
         config: the settings; a `lora_rank` above 0 trains adapters.
         teacher: saved model whose space is learned; ``distill`` only.
         hasher: one of `HASHERS`.
@@ -48,7 +60,8 @@ class TrainingRequest(BaseModel):
         caption_column: a manifest's column of captions.
         label_column: a manifest's column of labels.
         strict: refuse a source with unusable entries instead of skipping them.
-        must_validate: refuse a source if nothing can be held out.
+        must_validate: `validation_share` is the user's: used as it is, and a source of which
+            nothing can be held out is refused.
 
     Raises:
         InvalidInputError: contradicting settings, an unknown hasher or modality, or a trained
@@ -122,12 +135,28 @@ class TrainingRequest(BaseModel):
                 field="lora_alpha",
             )
 
+    @property
+    def encoder(self) -> str | None:
+        """The encoder, by default as `encoder_of` says."""
+        return encoder_of(self.source, self.model)
+
+    def held_out_share(self, items: int) -> float:
+        """The share of so many items to hold out.
+
+        Unless the user has given it, a set has at least `FEWEST_HELD_OUT` held out, or half.
+        """
+        share = self.config.validation_share
+        if self.must_validate or not share:
+            return share
+        return min(LARGEST_SHARE, max(share, FEWEST_HELD_OUT / max(1, items)))
+
     def identity(self) -> dict[str, Any]:
         """Values that must be equal to resume a run, besides the data."""
-        fields = {"what", "model", "teacher", "hasher", "modality", "caption_column"}
+        fields = {"what", "teacher", "hasher", "modality", "caption_column"}
         settings = self.config.to_dict().items()
         return {
             **self.model_dump(include=fields | {"label_column"}),
+            "model": self.encoder,
             "source": str(self.source.resolve()),
             "settings": {name: value for name, value in settings if name not in FREE_ON_RESUME},
         }

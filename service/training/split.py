@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from bittern.errors import InvalidInputError
 from bittern.service.training.examples import Example, Examples
 from bittern.service.training.request import TrainingRequest, What
+from bittern.text import counted
 
 SplitBy = Literal["items", "groups"]
 """Hold out ``items`` of training groups (seen classes), or whole ``groups`` (novel classes)."""
@@ -44,37 +46,25 @@ class Split:
 
 
 def split_by_modality(examples: Examples, request: TrainingRequest) -> list[Split]:
-    """Split each modality's examples, and check that they fill a batch.
+    """Split each modality's examples, and check that something can be learned from them.
 
     Raises:
-        InvalidInputError: fewer items (for pairs, groups) than a batch; or nothing can be held out,
+        InvalidInputError: fewer than two items or groups of a modality; or nothing can be held out,
             but the request requires it.
     """
     splits = []
     for modality in sorted(examples.modalities):
         some = examples.of(modality)
+        others = [m for m in sorted(examples.modalities) if m != modality]
+        _check_enough(some, modality, others)
         training, way = _held_out(some, request)
-        try:
-            if request.hasher != "aligned":  # which is fitted in closed form
-                one_per_group = request.what == "pairs"
-                check_enough(training, request.config.batch_size, one_per_group=one_per_group)
-        except InvalidInputError as error:
-            others = ", ".join(m for m in sorted(examples.modalities) if m != modality)
-            if not others:
-                raise
-            raise InvalidInputError(
-                f"{modality}: {error.message}, or train on one kind of media only (--modality "
-                f"{others})",
-                field="batch_size",
-                details=error.details,
-            ) from error
         splits.append(Split(some, frozenset(e.id for e in training), way))
     return splits
 
 
 def _held_out(examples: Examples, request: TrainingRequest) -> tuple[Examples, str]:
     """The training examples, and the way in which the rest is held out."""
-    share = request.config.validation_share
+    share, seed = request.held_out_share(len(examples)), request.config.seed
     if not share:
         return examples, "nothing"
     best: tuple[Examples, str] | None = None
@@ -82,7 +72,10 @@ def _held_out(examples: Examples, request: TrainingRequest) -> tuple[Examples, s
     ways = _WAYS[request.what]
     for way in ways:
         try:
-            training, held_out = split(examples, share, request.config.seed, way)
+            if share == request.config.validation_share:
+                training, held_out = split(examples, share, seed, way)
+            else:
+                training, held_out = split_few(examples, round(share * len(examples)), seed, way)
         except InvalidInputError:
             if request.must_validate and best is None and way == ways[-1]:
                 raise
@@ -94,28 +87,20 @@ def _held_out(examples: Examples, request: TrainingRequest) -> tuple[Examples, s
     return best or (examples, "nothing")
 
 
-def check_enough(examples: Examples, batch_size: int, *, one_per_group: bool = False) -> None:
-    """Refuse examples that do not fill one batch.
-
-    Args:
-        examples: those to train on.
-        batch_size: items per batch.
-        one_per_group: whether no two items of a batch may share a group.
-
-    Raises:
-        InvalidInputError: too few items or groups; the message names both numbers.
-    """
-    count, what = len(examples), "examples"
-    if count >= batch_size and one_per_group:
-        count, what = len(examples.groups), "different groups (species, names or captions)"
-    if count < batch_size:
-        skipped = f" ({len(examples.skipped)} were skipped)" if examples.skipped else ""
-        raise InvalidInputError(
-            f"{examples.source} gives {count} {what}{skipped}, which do not fill one batch of "
-            f"{batch_size}; give more, or choose a batch size of {max(2, count)} or less",
-            field="batch_size",
-            details={"examples": str(count), "batch_size": str(batch_size)},
-        )
+def _check_enough(examples: Examples, modality: str, others: Sequence[str]) -> None:
+    """Refuse a modality of a single item or group."""
+    if len(examples.groups) > 1:
+        return
+    what = counted(len(examples), f"{modality} item")
+    if len(examples) > 1:
+        what += f", all of one group (species, name or caption), '{examples[0].group[:80]}'"
+    raise InvalidInputError(
+        f"{examples.source} gives {what}. Codes are learned by telling groups apart: bring items "
+        "of two or more, or index without training (bittern index)"
+        + (f", or train on {others[0]} only (--modality {others[0]})" if others else ""),
+        field="source",
+        details={"items": str(len(examples))},
+    )
 
 
 def split(
@@ -156,6 +141,31 @@ def split(
             + ", or 0 to train without validation",
             field="share",
         )
+    return replace(examples, items=training), replace(examples, items=validation, skipped=())
+
+
+def split_few(
+    examples: Examples, count: int, seed: int, held_out: SplitBy
+) -> tuple[Examples, Examples]:
+    """Hold out a number of a few examples, whatever chance does to the shares of `split`.
+
+    At least two groups, and with ``items`` an item of each, are trained on; so fewer may be held
+    out. With ``groups``, the last of them may bring more.
+    """
+    left = Counter(examples.groups)
+    chosen: set[str] = set()
+    if held_out == "items":
+        for item in sorted(examples, key=lambda i: _uniform(seed, "item", i.group, i.id)):
+            if len(chosen) < count and left[item.group] > 1:
+                left[item.group] -= 1
+                chosen.add(item.id)
+    else:
+        for group in sorted(left, key=lambda g: _uniform(seed, "group", g)):
+            if len(chosen) < count and len(left) > 2:
+                del left[group]
+                chosen |= {item.id for item in examples if item.group == group}
+    training = tuple(item for item in examples if item.id not in chosen)
+    validation = tuple(item for item in examples if item.id in chosen)
     return replace(examples, items=training), replace(examples, items=validation, skipped=())
 
 

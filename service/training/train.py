@@ -22,10 +22,10 @@ from bittern.encoders.prompts import IMAGE_TEMPLATES
 from bittern.encoders.weights import EncoderEntry
 from bittern.errors import InvalidInputError, ManifestError, UnsupportedModalityError
 from bittern.hashing.saved_model import ModelCard, SavedModel, Story
-from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.embedding_sets import SET_FILE, EmbeddingSet
 from bittern.hashing.training.records import Progress
 from bittern.hashing.training.validation import TrainingData, split_rows
+from bittern.service.jobs.model_choice import DEFAULT_ENCODER
 from bittern.service.models.fitting import animal_captions
 from bittern.service.training.embedded_examples import Towers, embed_examples
 from bittern.service.training.examples import (
@@ -98,14 +98,10 @@ def _train_on_media(
     request: TrainingRequest, out: OutputFolder, progress: Progress, load: LoadEncoder
 ) -> TrainingReport:
     """Train heads, and adapters if the settings have some, on a manifest or a folder of media."""
-    if request.model is None:
-        raise InvalidInputError(
-            f"name the encoder with --model; there are {', '.join(CATALOGUE)}", field="model"
-        )
-    entry = _trainable(request.model, request.config)
+    entry = _trainable(request)
     examples = _read_examples(request, entry)
     splits = split_by_modality(examples, request)
-    encoder = load(request.model, request.config.device)
+    encoder = load(entry.name, request.config.device)
     with out.held():
         text = encoder if any(e.captions for e in examples) else None
         towers = Towers(encoder, text, encoder.name)
@@ -140,7 +136,8 @@ def _train_on_set(
     digests = dict(source.description.towers)
     if not {view.modality for view in source.views.values()} <= digests.keys():
         digests = {str(m): d for m, d in load(entry.name, "cpu").digests.items()}
-    split = split_rows(source, request.config.validation_share, request.config.seed)
+    share = request.held_out_share(source.rows)
+    split = split_rows(source, share, request.config.seed)
     data = TrainingData([split], request.what == "labels")
     with out.held():
         from bittern.service.training.fit import fit_hasher
@@ -188,11 +185,10 @@ def _distill(
     request: TrainingRequest, out: OutputFolder, progress: Progress, load: LoadEncoder
 ) -> TrainingReport:
     """Train a student, and add it to the teacher's towers."""
-    if request.model is None:
-        raise InvalidInputError("name the student's encoder with --student", field="student")
-    if Modality.AUDIO not in _trainable(request.model, request.config).modalities:
+    entry = _trainable(request)
+    if Modality.AUDIO not in entry.modalities:
         raise InvalidInputError(
-            f"the student {request.model} has no audio tower; choose biolingual or field",
+            f"the student {entry.name} has no audio tower; choose biolingual or field",
             field="student",
         )
     examples = _read_recordings(request)
@@ -200,7 +196,7 @@ def _distill(
     from bittern.service.training.distillation import distill, load_teacher
 
     teacher = load_teacher(request, load)
-    student = load(request.model, request.config.device)
+    student = load(entry.name, request.config.device)
     with out.held():
         fitted, used, data, unusable = distill(request, teacher, student, split, out, progress)
         story = _story(examples, [split]) | {"teacher": request.teacher}
@@ -208,13 +204,13 @@ def _distill(
         return _save(request, out, fitted, used, data, skipped, story)
 
 
-def _trainable(encoder: str, config: TrainingConfig) -> EncoderEntry:
+def _trainable(request: TrainingRequest) -> EncoderEntry:
     """The encoder's entry; refuses adapters for towers that cannot take any."""
-    entry = find_entry(encoder)
-    if entry.layout == "embedded" and config.lora_rank:
+    entry = find_entry(request.encoder or DEFAULT_ENCODER)
+    if entry.layout == "embedded" and request.config.lora_rank:
         others = ", ".join(n for n, e in CATALOGUE.items() if e.layout != "embedded")
         raise InvalidInputError(
-            f"the towers of {encoder} cannot take adapters; leave out --lora, or choose another "
+            f"the towers of {entry.name} cannot take adapters; leave out --lora, or choose another "
             f"encoder: {others}",
             field="lora",
         )

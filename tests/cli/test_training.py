@@ -92,7 +92,7 @@ def test_labels_are_trained_on_from_a_folder(run: Run, media: Path, tmp_path: Pa
         "--lora", "--augment", "plants",
     )  # fmt: skip
     assert done.status == 0
-    assert "12 photographs" in done.err
+    assert "6 photographs" in done.err
     assert "bioclip-2 has no audio tower" in done.err
     config = json.loads((tmp_path / "out" / "training" / "config.json").read_text())
     assert (config["heads"], config["augmentation"], config["lora_rank"]) == (
@@ -118,13 +118,22 @@ def test_sounds_are_taught_the_space_of_pictures(
     assert "audio, image, text" in done.out
 
 
+def test_a_small_set_is_trained_on_with_default_settings_and_says_what_that_means(
+    run: Run, photographs: Path, tmp_path: Path
+) -> None:
+    done = run("train", "labels", photographs, "--model", "bioclip-2", "--output", tmp_path / "out")
+    assert done.status == 0
+    for words in ("6 photographs", "a batch has 6 items, since 6 items do not fill 256"):
+        assert words in done.err
+    assert "fewer than 30 queries" in done.out
+    assert "--validation-share 0 trains on all items" in done.out
+
+
 @pytest.mark.parametrize(
     ("command", "status", "message"),
     [
-        ("pairs PHOTOS", 2, "--model"),
         ("pairs PHOTOS --model bioclip-9", 1, "bioclip-9"),
         ("pairs /nowhere --model bioclip-2", 1, "/nowhere"),
-        ("pairs PHOTOS --model bioclip-2", 2, "batch size of 12 or less"),
         ("pairs PHOTOS --model bioclip-2 --bits 12", 2, "not 12"),
         ("pairs PHOTOS --model bioclip-2 --output PHOTOS", 2, "is a file"),
         ("pairs PHOTOS --model field --lora", 2, "cannot take adapters"),

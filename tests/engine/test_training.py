@@ -27,7 +27,7 @@ from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWrite
 from bittern.hashing.training.sampling import random_numbers
 from bittern.hashing.training.validation import HeldOut, SplitSet
 from bittern.service.training.output_folder import OutputFolder
-from bittern.service.training.request import TrainingRequest, gather
+from bittern.service.training.request import TrainingRequest, encoder_of, gather
 from bittern.service.training.train import TrainingReport, train_model
 from tests.encoders.tiny import openclip_entry
 from tests.engine.toy import DIM, ToyEncoder
@@ -266,10 +266,16 @@ def test_a_file_that_no_decoder_takes_refuses_a_strict_source(media: Path, tmp_p
     assert not (tmp_path / "strict" / "model.json").exists()
 
 
+def test_the_encoder_is_field_unless_one_is_named_or_a_set_names_its_own(tmp_path: Path) -> None:
+    (tmp_path / "set.json").touch()
+    assert encoder_of(tmp_path / "birds.csv", None) == "field"
+    assert encoder_of(tmp_path / "birds.csv", "bioclip-2") == "bioclip-2"
+    assert encoder_of(tmp_path, None) is None
+
+
 def bad_requests() -> dict[str, tuple[dict[str, Any], type[BitternError], str]]:
     return {
         "nobody": ({"model": "bioclip-9"}, ModelNotFoundError, "no encoder 'bioclip-9'"),
-        "no model": ({"model": None}, InvalidInputError, "--model"),
         "bits": ({"bits": 12}, InvalidInputError, r"bits must be.*not 12"),
         "no source": ({"source": Path("nowhere")}, SourceNotFoundError, "nowhere"),
         "adapters": (
@@ -280,8 +286,6 @@ def bad_requests() -> dict[str, tuple[dict[str, Any], type[BitternError], str]]:
         "plants": ({"augmentation": "plants"}, InvalidInputError, "needs --lora"),
         "odd": ({"augmentation": "odd"}, InvalidInputError, "augmentation is one of"),
         "alpha": ({"lora_rank": 16, "lora_alpha": 1.5}, InvalidInputError, "whole number"),
-        "large batch": ({"batch_size": 64}, InvalidInputError, "batch size of 24 or less"),
-        "few species": ({"batch_size": 8}, InvalidInputError, "batch size of 6 or less"),
         "hasher": ({"hasher": "pca"}, InvalidInputError, "no hasher 'pca' to be trained"),
         "modality": ({"modality": "text"}, InvalidInputError, "must be image or audio"),
         "share": (

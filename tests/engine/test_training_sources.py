@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,8 @@ from bittern.service.training.examples import (
     read_labels,
     read_pairs,
 )
-from bittern.service.training.split import check_enough, split
+from bittern.service.training.split import split, split_by_modality
+from tests.engine.training_media import training_request
 
 SAMPLE = Path(bittern.__file__).parent / "sample" / "manifest.csv"
 
@@ -313,17 +315,44 @@ def test_rows_with_unusable_labels_are_skipped(tmp_path: Path, cell: str, reason
 # Batches and splits
 
 
-def test_fewer_examples_than_a_batch_are_refused_with_both_numbers() -> None:
-    check_enough(some("a", "b", "c"), 3, one_per_group=True)
-    with pytest.raises(InvalidInputError, match=r"3 examples.*one batch of 4.*3 or less"):
-        check_enough(some("a", "b", "c"), 4)
+def held_out(examples: Examples, tmp_path: Path, **settings: Any) -> tuple[int, str]:
+    """How many examples are held out, and the way."""
+    wanted = training_request(tmp_path / "m.csv", tmp_path / "out", settings)
+    [one] = split_by_modality(examples, wanted)
+    return len(one.examples) - len(one.training), one.way
 
 
-def test_fewer_groups_than_a_batch_are_refused_where_each_may_stand_once() -> None:
-    examples = some("a", "b", "a", "a")
-    check_enough(examples, 4)
-    with pytest.raises(InvalidInputError, match=r"2 different groups.*one batch of 4.*2 or less"):
-        check_enough(examples, 4, one_per_group=True)
+@pytest.mark.parametrize(("count", "held"), [(4, 2), (12, 6), (40, 20), (85, 30), (500, 30)])
+@pytest.mark.parametrize("each", [1, 2])
+def test_thirty_items_or_half_of_fewer_are_held_out_unless_a_share_is_given(
+    tmp_path: Path, count: int, each: int, held: int
+) -> None:
+    examples = some(*[f"g{number // each}" for number in range(count)])
+    assert held <= held_out(examples, tmp_path)[0] < held + each
+    assert held_out(examples, tmp_path, validation_share=0.0) == (0, "nothing")
+
+
+def test_two_items_are_trained_on_and_not_measured(tmp_path: Path) -> None:
+    assert held_out(some("a", "b"), tmp_path) == (0, "nothing")
+
+
+def test_a_share_that_is_given_is_kept(tmp_path: Path) -> None:
+    examples = some(*[f"g{number // 3}" for number in range(300)])
+    held, way = held_out(examples, tmp_path, validation_share=0.02)
+    assert held < 15
+    assert way == "items"
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [("a", r"gives 1 image item\."), ("aaa", r"3 image items, all of one group .*'a'")],
+)
+def test_items_of_one_group_are_refused_with_what_to_do(
+    tmp_path: Path, groups: str, message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        held_out(some(*groups), tmp_path)
+    assert "bittern index" in caught.value.message
 
 
 def test_every_example_is_on_one_side_of_the_split_in_its_order() -> None:

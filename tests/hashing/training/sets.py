@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Toy:
     """Two noisy views of random items, with dropout, straight from memory."""
 
     data_digest = "toy"
+    warnings: Sequence[str] = ()
 
     def __init__(self, config: TrainingConfig, steps: int = 7, bits: int = 8) -> None:
         self.config, self.steps_per_epoch = config, steps

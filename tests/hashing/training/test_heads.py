@@ -152,10 +152,12 @@ def test_modalities_of_different_length_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", [False, True])
-def test_fewer_items_than_a_batch_are_refused(tmp_path: Path, labels: bool) -> None:
+def test_fewer_items_than_a_batch_make_smaller_ones(tmp_path: Path, labels: bool) -> None:
     source = make_set(tmp_path / "set", 20, labels="single")
-    with pytest.raises(InvalidInputError, match="fewer than one batch of 256"):
-        objective_for(source, TrainingConfig(bits=16, device="cpu"), labels=labels)
+    objective = objective_for(source, TrainingConfig(bits=16, device="cpu"), labels=labels)
+    batch, _ = objective.batches(1)
+    assert objective.loss(batch).logits[0].shape == (8, 16)
+    assert objective.warnings == ["image: a batch has 8 items, since 19 items do not fill 256"]
 
 
 def test_items_of_a_group_are_right_answers_to_each_other(tmp_path: Path) -> None:

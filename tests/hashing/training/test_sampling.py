@@ -86,12 +86,36 @@ def test_an_epoch_of_groups_can_be_entered_at_any_batch() -> None:
         assert all(np.array_equal(a, b) for a, b in zip(entered, whole[start:], strict=True))
 
 
-def test_fewer_items_than_a_batch_are_refused_with_both_numbers() -> None:
-    with pytest.raises(InvalidInputError, match=r"20 items .* batch of 32"):
-        plain(20)
+def test_a_batch_shrinks_to_the_items_and_says_so() -> None:
+    for count, size in ((2, 2), (20, 8), (100, 12), (255, 31)):
+        sampler = plain(count, batch=256)
+        assert (sampler.size, sampler.steps) == (size, count // size)
+        assert {len(batch) for batch in batches(sampler, 1)} == {size}
+        assert sampler.warnings == [
+            f"a batch has {size} items, since {count} items do not fill 256"
+        ]
+    assert (plain(256, batch=256).size, plain(256, batch=256).warnings) == (256, [])
 
 
-def test_fewer_groups_than_a_batch_are_refused() -> None:
-    groups = np.zeros(1000, dtype=np.int32)
-    with pytest.raises(InvalidInputError, match="cannot be made of 1 groups"):
-        Sampler(np.arange(1000), 32, 0, groups)
+def test_a_batch_shrinks_to_the_groups_each_of_which_is_in_it_once() -> None:
+    groups = np.repeat(np.arange(3), 5).astype(np.int32)
+    sampler = Sampler(np.arange(15), 32, 0, groups)
+    found = batches(sampler, 1)
+    assert len(found) == 5
+    assert all(sorted(groups[batch]) == [0, 1, 2] for batch in found)
+    assert "15 items of 3 groups" in sampler.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [([7], "1 item to train on"), ([7, 7, 7], "all 3 items .* of one group")],
+)
+def test_a_training_needs_two_items_of_two_groups(groups: list[int], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        Sampler(np.arange(len(groups)), 32, 0, np.array(groups, np.int32))
+
+
+def test_groups_that_lie_together_are_refused_where_no_buffer_has_a_batch_of_them() -> None:
+    groups = np.repeat(np.arange(40), 100).astype(np.int32)
+    with pytest.raises(InvalidInputError, match="lie together"):
+        Sampler(np.arange(4000), 32, 0, groups, buffer_rows=64)
