@@ -34,6 +34,7 @@ from bittern.benchmarks.eval.tasks import (
 )
 from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError
+from bittern.service.ingest.precomputed import Precomputed
 from bittern.service.models.model import Embedders, Model, catalogue_encoder
 from bittern.service.models.saved import load_saved
 from bittern.text import agreeing, counted
@@ -52,11 +53,13 @@ class Vectors:
         rows: of the items.
         queries: float32 [q, dim], the queries.
         training: what may be fitted on.
+        left_out: sentences on embeddings that were not used.
     """
 
     rows: EmbeddedRows
     queries: NDArray[np.float32]
     training: Training
+    left_out: Sequence[str] = ()
 
     def without_training(self) -> Vectors:
         """The same, with nothing to fit on."""
@@ -118,14 +121,15 @@ def vectors_of(
             field="fit_on",
         )
     rows: EmbeddedRows
+    unlisted: Sequence[str] = ()
     if request.embeddings is None:
         missing = protocol.missing
         rows = embed_items(space.towers, task.items, cache, on_items=on_items, missing=missing)
     else:
-        dim = space.towers.encoder().dim
-        rows = PrecomputedRows.open(
-            request.embeddings, task.items.ids, dim=dim, missing=protocol.missing
-        )
+        stored = Precomputed.open(request.embeddings)
+        stored.check_encoder(space.towers, [task.items.modality])
+        rows = PrecomputedRows(stored, task.items.ids, missing=protocol.missing)
+        unlisted = [sentence] if (sentence := stored.unlisted()) else []
     if not len(rows):
         raise InvalidInputError(
             f"none of the {len(task.items)} items of {task.name} could be embedded, the first: "
@@ -134,10 +138,10 @@ def vectors_of(
     queries = embed_queries(space.towers, task.queries, cache)
     if task.training is not None:
         split = _training_rows(task.training, space, protocol, cache, on_items)
-        return Vectors(rows, queries, split)
+        return Vectors(rows, queries, split, unlisted)
     items = rows.read(drawn_rows(rows_to_fit_on(task, rows), protocol))
     side, query_side = task.items.side, task.queries.side
-    return Vectors(rows, queries, Training(items, side, queries, query_side))
+    return Vectors(rows, queries, Training(items, side, queries, query_side), unlisted)
 
 
 def fitted_on(task: Task, vectors: Vectors) -> str:
@@ -344,7 +348,11 @@ def _job(task: Task, space: Space, request: EvalRequest, screen: Screen) -> Job:
     screen.stage(f"{space.name}: embedding {task.name}", len(task.items))
     vectors = vectors_of(task, space, request, cache_of(request), screen.advance)
     windowed, vectors = _with_windows(task, vectors, request.protocol)
-    windowed = replace(windowed, notes=(*windowed.notes, fitted_on(task, vectors)))
+    windowed = replace(
+        windowed,
+        notes=(*windowed.notes, fitted_on(task, vectors)),
+        left_out=(*windowed.left_out, *vectors.left_out),
+    )
     systems = _systems(space, vectors, request)
     return Job(space, windowed, vectors, systems, digest_of(windowed, vectors))
 

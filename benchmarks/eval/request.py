@@ -44,8 +44,8 @@ class EvalRequest:
             for not at all.
         protocol: everything else that papers differ in.
         cache: folder of embeddings; None for the user's cache.
-        embeddings: folder with the items' embeddings, made by another program; see
-            `bittern.benchmarks.eval.embeddings.precomputed`.
+        embeddings: file or folder with the items' embeddings, made before; see
+            `bittern.service.ingest.precomputed`.
         trec: whether runs and qrels are written.
     """
 

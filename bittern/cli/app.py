@@ -36,6 +36,7 @@ RENAMED = {
     "--commit-items": "the environment variable BITTERN_COMMIT_ITEMS",
     "--commit-seconds": "the environment variable BITTERN_COMMIT_SECONDS",
     "export --to": "--output",
+    "--keep-embeddings": "--store-embeddings",
 }
 """Commands and options of earlier releases, and what they are called now. An option's key names its
 command unless the option was renamed in every command."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from bittern.cli.options import Json, flag
+from bittern.cli.options import Embeddings, Json, flag
 from bittern.cli.output import INTERRUPTED, err, licence_notice, note, progress, show, table
 from bittern.errors import InvalidInputError
 from bittern.text import counted
@@ -169,13 +169,7 @@ class Files:
     cache: Annotated[
         Path | None, _files(help="Folder for embeddings; the user's cache by default.")
     ] = None
-    embeddings: Annotated[
-        Path | None,
-        _files(
-            help="Folder with the items' embeddings, made elsewhere with the same encoder: "
-            "embeddings.npy (or .safetensors) and ids.txt, one id per row."
-        ),
-    ] = None
+    embeddings: Embeddings = None
     trec: Annotated[
         bool,
         _files("--trec/--no-trec", metavar="", help="Write runs and qrels in TREC's formats."),

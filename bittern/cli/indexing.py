@@ -13,6 +13,7 @@ from bittern.cli.job_screen import run_to_end
 from bittern.cli.options import (
     ArchivePath,
     Bits,
+    Embeddings,
     Fetch,
     HasherKind,
     Json,
@@ -53,6 +54,7 @@ def index(
     model: Model = "",
     coding: Coding,
     on_duplicate: OnDuplicate = "skip",
+    embeddings: Embeddings = None,
     keep_embeddings: KeepEmbeddings = False,
     report: Report = None,
     as_json: Json = False,
@@ -78,6 +80,7 @@ def index(
         reading=reading.options(fetch),
         model=model,
         on_duplicate=on_duplicate,
+        embeddings=str(embeddings or ""),
         keep_embeddings=keep_embeddings,
         **vars(coding),
         **commit_settings(),
@@ -97,6 +100,10 @@ def encode(
         ),
     ] = "field",
     coding: Coding,
+    embeddings: Embeddings = None,
+    keep_embeddings: Annotated[
+        bool, flag("--store-embeddings", "Store float32 embeddings beside the codes.")
+    ] = False,
     report: Report = None,
     as_json: Json = False,
     reading: Reading,
@@ -119,6 +126,8 @@ def encode(
         source=source,
         reading=reading.options(fetch),
         model=model,
+        embeddings=str(embeddings or ""),
+        keep_embeddings=keep_embeddings,
         **vars(coding),
         **commit_settings(),
     )

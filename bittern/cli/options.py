@@ -103,7 +103,15 @@ OnDuplicate = Annotated[
     ),
 ]
 KeepEmbeddings = Annotated[
-    bool, flag("--keep-embeddings", "Store float16 embeddings beside the codes.")
+    bool, flag("--store-embeddings", "Store float16 embeddings beside the codes.")
+]
+Embeddings = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Read embeddings that exist instead of the media: a Parquet file, such as `bittern "
+        "encode --store-embeddings` writes, or a folder with embeddings.npy and ids.txt.",
+    ),
 ]
 Strict = Annotated[bool, flag("--strict", "Fail at the end if any item failed.")]
 Report = Annotated[

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bittern.cli.options import Json, flag, grouped
+from bittern.cli.options import Embeddings, Json, flag, grouped
 from bittern.cli.output import (
     INTERRUPTED,
     command,
@@ -35,7 +35,7 @@ _ITEMS = {"image": "photograph", "audio": "sound window", "text": "text"}
 
 Source = Annotated[
     Path,
-    typer.Argument(help="Folder of media, table, export of a website, or folder with embeddings."),
+    typer.Argument(help="Folder of media, table, or export of a website."),
 ]
 ModelFolder = Annotated[Path, typer.Option("--output", help="Folder for the model and the run.")]
 Encoder = Annotated[
@@ -106,6 +106,7 @@ def pairs(
     source: Source,
     *,
     output: ModelFolder,
+    embeddings: Embeddings = None,
     model: Encoder = None,
     caption_column: CaptionColumn = None,
     heads: HeadSettings,
@@ -122,7 +123,8 @@ def pairs(
 
     Example: bittern train pairs birds.csv --model bioclip-2 --lora --output bird-codes-lora
     """
-    options = {"source": source, "out": output, "model": model, "caption_column": caption_column}
+    options = {"source": source, "out": output, "embeddings": embeddings, "model": model}
+    options["caption_column"] = caption_column
     _train("pairs", options, settings, heads)
 
 
@@ -132,6 +134,7 @@ def labels(
     source: Source,
     *,
     output: ModelFolder,
+    embeddings: Embeddings = None,
     model: Encoder = None,
     label_column: Annotated[
         str | None,
@@ -148,7 +151,8 @@ def labels(
 
     Example: bittern train labels leaves/ --model bioclip-2 --lora --augment plants --output leaves
     """
-    options = {"source": source, "out": output, "model": model, "label_column": label_column}
+    options = {"source": source, "out": output, "embeddings": embeddings, "model": model}
+    options["label_column"] = label_column
     _train("labels", options, settings, heads)
 
 
@@ -162,6 +166,7 @@ def distill(
         str, typer.Option(help="Saved model with words and pictures: a folder, or a name.")
     ],
     student: Annotated[str, typer.Option(help="Encoder with an audio tower.")] = "biolingual",
+    embeddings: Embeddings = None,
     caption_column: CaptionColumn = None,
     settings: Settings,
 ) -> None:
@@ -173,8 +178,9 @@ def distill(
 
     Example: bittern train distill songs.csv --teacher bird-codes --output bird-calls
     """
-    options = {"source": source, "out": output, "model": student, "teacher": teacher}
-    _train("distill", {**options, "caption_column": caption_column}, settings)
+    options = {"source": source, "out": output, "embeddings": embeddings, "model": student}
+    options |= {"teacher": teacher, "caption_column": caption_column}
+    _train("distill", options, settings)
 
 
 def _train(

@@ -10,7 +10,8 @@ compares its listing with the parts. Parts before the first difference are used;
 coded again. So rows and order are those of an uninterrupted job.
 
 Codes are fixed-size binary of bits/8 bytes. The schema's metadata holds model, digest, code length
-and bit order.
+and bit order. With embeddings, there is a column of float32 lists, and the metadata hold the
+digests of the towers: `bittern.service.ingest.precomputed` reads such a file.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from bittern.files import replace_file, writing_file
 from bittern.hashing.saved_model import ModelCard, SavedModel
 from bittern.index.observation import Fingerprint
 from bittern.service.ingest.items import UNCHANGED, Embedded, Recheck, read
+from bittern.service.ingest.precomputed import EMBEDDING, TOWERS_KEY
 from bittern.service.models.model import Model
 from bittern.service.models.saved import load_saved
 from bittern.service.sources.base import Entry
@@ -58,8 +60,12 @@ def about_codes(card: ModelCard) -> dict[str, str]:
     }
 
 
-def schema_of(card: ModelCard) -> pa.Schema:
+def schema_of(card: ModelCard, *, keep_embeddings: bool = False) -> pa.Schema:
     """The columns of every file; those of the source's metadata follow."""
+    about, stored = about_codes(card), []
+    if keep_embeddings:
+        about[TOWERS_KEY.decode()] = json.dumps(dict(card.towers))
+        stored = [pa.field(EMBEDDING, pa.list_(pa.float32(), card.dim), nullable=False)]
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
@@ -72,12 +78,13 @@ def schema_of(card: ModelCard) -> pa.Schema:
             pa.field("mediaHash", pa.string()),
             pa.field("mediaBytes", pa.int64()),
             pa.field("mediaModified", pa.int64()),
+            *stored,
         ],
-        metadata=about_codes(card),
+        metadata=about,
     )
 
 
-def table_of(batch: Sequence[Embedded], model: Model) -> pa.Table:
+def table_of(batch: Sequence[Embedded], model: Model, *, keep_embeddings: bool = False) -> pa.Table:
     """Codes and metadata of embedded items, one row per observation."""
     rows: list[dict[str, Any]] = []
     metadata: list[Mapping[str, Any]] = []
@@ -87,7 +94,7 @@ def table_of(batch: Sequence[Embedded], model: Model) -> pa.Table:
             continue
         codes = model.codes(Modality(observations[0].modality), embedded.stacked())
         file = embedded.fingerprint
-        for seen, code in zip(observations, codes, strict=True):
+        for seen, code, embedding in zip(observations, codes, embedded.embeddings, strict=True):
             rows.append(
                 {
                     "id": seen.id,
@@ -100,10 +107,13 @@ def table_of(batch: Sequence[Embedded], model: Model) -> pa.Table:
                     "mediaHash": file.content if file else None,
                     "mediaBytes": file.size if file else None,
                     "mediaModified": file.modified_ns if file else None,
+                    **({EMBEDDING: embedding} if keep_embeddings else {}),
                 }
             )
             metadata.append(seen.metadata)
-    table = pa.Table.from_pylist(rows, schema=schema_of(model.card))
+    table = pa.Table.from_pylist(
+        rows, schema=schema_of(model.card, keep_embeddings=keep_embeddings)
+    )
     own = table.schema.names
     for name in dict.fromkeys(name for row in metadata for name in row):
         column = name + "_" if name in own else name

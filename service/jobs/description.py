@@ -81,6 +81,9 @@ class JobSpec(IndexOptions):
         target: archive folder or Parquet file.
         source: folder, file or address of the media; empty for ``reencode``.
         reading: how to read the source.
+        embeddings: file or folder with the media's embeddings, see
+            `bittern.service.ingest.precomputed`; no media are read then. Only for jobs of the
+            command line: it is not on the wire.
         strict: whether the job has failed at its end if one item has.
         engine: whether the network runs in this process or in workers of Ray.
         workers: number of these workers.
@@ -95,6 +98,7 @@ class JobSpec(IndexOptions):
     target: str
     source: str = ""
     reading: SourceOptions = field(default_factory=SourceOptions)
+    embeddings: str = ""
     strict: bool = False
     engine: Literal["local", "ray"] = "local"
     workers: Annotated[int, Field(strict=True, ge=1)] = 1
@@ -107,6 +111,13 @@ class JobSpec(IndexOptions):
             raise InvalidInputError(
                 "workers are processes of the engine ray; leave them out, or add --engine ray",
                 field="workers",
+            )
+        if self.embeddings and (self.engine == "ray" or self.kind == "reencode"):
+            raise InvalidInputError(
+                "embeddings that exist are read, not computed: leave out --engine ray"
+                if self.engine == "ray"
+                else "a job reencode takes no embeddings: it uses those that the archive has",
+                field="embeddings",
             )
         if not self.target or (self.kind != "reencode" and not self.source):
             raise InvalidInputError("a job needs a source and a target", field="source")

@@ -38,7 +38,7 @@ def encode_source(
     Args:
         entries: from `bittern.service.sources.read_source`; iterated lazily.
         to: a Parquet file.
-        options: model and commits; the rest is ignored.
+        options: model, commits, and whether embeddings are stored too; the rest is ignored.
         control: progress and cancellation.
         job: the source, as JSON values; with the model they identify the job that may be resumed.
         embedders: encoders, perhaps loaded.
@@ -59,6 +59,9 @@ def encode_source(
         check_modalities(f"model '{saved.card.name}'", Model(saved, embedder).modalities, entries)
     about = {"model": options.model, "bits": options.wanted_bits, "hasher": options.hasher}
     about["digest"] = saved.card.digest if saved else None
+    # Not named where they are not used: parts of earlier releases name neither.
+    about |= {"keep_embeddings": True} if options.keep_embeddings else {}
+    about |= {"embeddings": control.embeddings.digest} if control.embeddings else {}
     parts = ParquetParts.begin(to, {**(job or {}), **about})
     try:
         control.on_progress(control.report)
@@ -77,7 +80,8 @@ def encode_source(
             model = Model(saved, embedder)
         report = control.report
         report.model, report.digest = model.card.name, model.digest
-        control.store(stream, partial(_commit, parts, model, report), options)
+        commit = partial(_commit, parts, model, report, keep_embeddings=options.keep_embeddings)
+        control.store(stream, commit, options)
         if not parts.rows:
             return _nothing(parts, control)
         if not control.cancelled():
@@ -96,13 +100,18 @@ def _nothing(parts: ParquetParts, control: JobControl) -> JobReport:
 
 
 def _commit(
-    parts: ParquetParts, model: Model, report: JobReport, batch: Sequence[Embedded]
+    parts: ParquetParts,
+    model: Model,
+    report: JobReport,
+    batch: Sequence[Embedded],
+    *,
+    keep_embeddings: bool,
 ) -> list[AddResult]:
     """Write one part with the entries that no earlier part covers."""
     fresh = parts.fresh(batch)
     if fresh:
         begun = perf_counter()
-        table = table_of(fresh, model)
+        table = table_of(fresh, model, keep_embeddings=keep_embeddings)
         hashed = perf_counter()
         failures = [e.result for e in fresh if e.result and e.result.status == AddStatus.FAILED]
         listed = [entry for e in fresh if (entry := e.item or e.result) is not None]

@@ -19,6 +19,7 @@ from bittern.service.ingest.commit import (
 )
 from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Embedded, PipelineEntry
+from bittern.service.ingest.precomputed import Precomputed
 from bittern.service.ingest.prefetch import close_stream
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
 from bittern.service.jobs.description import IndexOptions
@@ -42,6 +43,7 @@ class JobControl:
         report: updated; a new one by default.
         fetch: address prefixes that may be fetched.
         workers: processes of the running Ray cluster that embed; 0 embeds in this process.
+        embeddings: made before; media are not read then.
     """
 
     on_progress: OnProgress = lambda report: None
@@ -49,6 +51,7 @@ class JobControl:
     report: JobReport = field(default_factory=JobReport)
     fetch: tuple[str, ...] = ()
     workers: int = 0
+    embeddings: Precomputed | None = None
 
     def embed(
         self,
@@ -67,8 +70,22 @@ class JobControl:
             from bittern.service.jobs.ray import embed_on_ray
 
             return embed_on_ray(embedder, entries, self, saved)
+        if self.embeddings is not None:
+            return self._read(self.embeddings, embedder, entries)
         stages = self.report.stages
         return embed_items(embedder, entries, stages, cancelled=self.cancelled, fetch=self.fetch)
+
+    def _read(
+        self, embeddings: Precomputed, embedder: Embedder, entries: Iterable[PipelineEntry]
+    ) -> Iterator[Embedded]:
+        """The same with embeddings that were made before."""
+        for embedded in embeddings.embedded(embedder, entries):
+            if self.cancelled():
+                return
+            self.report.stages["list"].add(1)
+            yield embedded
+        if sentence := embeddings.unlisted():
+            self.report.warnings.append(sentence)
 
     def store(self, stream: Iterator[Embedded], commit: Commit, options: IndexOptions) -> None:
         """Commit all embedded items, as `store_all`."""

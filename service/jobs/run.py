@@ -15,6 +15,7 @@ from bittern.errors import BitternError, PreconditionError
 from bittern.files import check_inside
 from bittern.index.archive import Archive
 from bittern.index.folder import ArchiveFolder
+from bittern.service.ingest.precomputed import Precomputed
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
 from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.encoding import encode_source
@@ -97,9 +98,10 @@ def _run(spec: JobSpec, control: JobControl, embedders: Embedders) -> JobReport:
 
         with _opened(spec, (), embedders, control) as local:
             return reencode(spec, local, control)
+    embeddings = Precomputed.open(Path(spec.embeddings)) if spec.embeddings else None
     source = read_source(spec.source, spec.reading)
     with counting(source, control.report), _workers(spec) as workers:
-        control = replace(control, fetch=source.fetch, workers=workers)
+        control = replace(control, fetch=source.fetch, workers=workers, embeddings=embeddings)
         if spec.kind == "encode":
             reading = spec.to_json()["reading"]
             reading["columns"] = reading.pop("rename")  # as in Parquet parts of 0.1.0

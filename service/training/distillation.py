@@ -41,6 +41,7 @@ from bittern.hashing.training.validation import (
     TrainingData,
     evenly,
 )
+from bittern.service.ingest.precomputed import Precomputed
 from bittern.service.models.fitting import shipped_model
 from bittern.service.models.model import Embedders
 from bittern.service.models.saved import load_saved, model_folder, plans_of
@@ -100,6 +101,7 @@ def distill(
     recordings: Split,
     out: OutputFolder,
     progress: Progress,
+    stored: Precomputed | None = None,
 ) -> tuple[Fitted, ModelEncoder, TrainingData, Sequence[Skipped]]:
     """Train the student, and add it to the teacher's model; `out` is locked.
 
@@ -110,6 +112,7 @@ def distill(
         recordings: with captions.
         out: folder of the run.
         progress: called now and then.
+        stored: embeddings of the recordings by the student; None to embed them.
 
     Returns:
         The hasher, the towers, the data, and the recordings that could not be embedded.
@@ -123,6 +126,7 @@ def distill(
         recordings.examples,
         Towers(encoder, teacher.encoder, name),
         out.embeddings,
+        stored=stored,
         strict=request.strict,
         progress=progress,
     )

@@ -35,6 +35,7 @@ from bittern.hashing.training.embedding_sets import (
 from bittern.hashing.training.records import Progress
 from bittern.hashing.training.validation import SplitSet
 from bittern.service.ingest.embedding import embed_items
+from bittern.service.ingest.precomputed import Precomputed
 from bittern.service.models.model import Embedder
 from bittern.service.training.examples import Example, Examples, Skipped
 from bittern.service.training.split import Split
@@ -105,6 +106,7 @@ def embed_examples(
     towers: Towers,
     folder: Path,
     *,
+    stored: Precomputed | None = None,
     strict: bool = False,
     progress: Progress = lambda *_: None,
 ) -> EmbeddedExamples:
@@ -115,6 +117,7 @@ def embed_examples(
             must not share a batch.
         towers: the encoders.
         folder: contains the sets.
+        stored: embeddings of the media that were made before; None to embed them.
         strict: refuse the examples if one of them cannot be embedded.
         progress: called now and then, with ``encoding``.
 
@@ -123,11 +126,11 @@ def embed_examples(
         QueryError: the text tower refuses a caption; names it.
     """
     modality = examples[0].modality
-    home = folder / _key(examples, towers, modality)
+    home = folder / _key(examples, towers, modality, stored)
     listing = home / f"{modality}.json"
     if not (home / modality).is_dir():
         home.mkdir(parents=True, exist_ok=True)
-        _embed(examples, towers, home / modality, listing, strict, progress)
+        _embed(examples, towers, home / modality, listing, stored, strict, progress)
     item, window, skipped = _read_listing(listing)
     _refuse(examples, skipped, strict)
     return EmbeddedExamples(examples, EmbeddingSet.open(home / modality), item, window, skipped)
@@ -138,6 +141,7 @@ def _embed(
     towers: Towers,
     folder: Path,
     listing: Path,
+    stored: Precomputed | None,
     strict: bool,
     progress: Progress,
 ) -> None:
@@ -149,7 +153,8 @@ def _embed(
     media = [MediaItem(e.id, str(e.path), e.modality, path=e.path) for e in examples]
     with _RowWriter(examples, towers, folder) as rows:
         embedder = Embedder(towers.media.name, lambda _: towers.media)
-        for number, embedded in enumerate(embed_items(embedder, media)):
+        found = stored.embedded(embedder, media) if stored else embed_items(embedder, media)
+        for number, embedded in enumerate(found):
             progress("encoding", number + 1, len(examples), modality)
             example = examples[number]
             if embedded.result is not None:
@@ -264,7 +269,7 @@ def _spread(windows: int) -> list[int]:
     return [int(w) for w in np.linspace(0, windows - 1, MOST_WINDOWS).round()]
 
 
-def _key(examples: Examples, towers: Towers, modality: str) -> str:
+def _key(examples: Examples, towers: Towers, modality: str, stored: Precomputed | None) -> str:
     files = []
     for example in examples:
         try:
@@ -274,7 +279,8 @@ def _key(examples: Examples, towers: Towers, modality: str) -> str:
             files.append("")
     digests = json.dumps(towers.digests(modality), sort_keys=True)
     limits = f"{MOST_WINDOWS} {MOST_CAPTIONS}"
-    return digest_of(examples.digest(), digests, limits, *files)[:24]
+    made = [stored.digest] if stored else []
+    return digest_of(examples.digest(), digests, limits, *files, *made)[:24]
 
 
 def _refuse(examples: Examples, skipped: Sequence[Skipped], strict: bool) -> None:

@@ -52,6 +52,8 @@ class TrainingRequest(BaseModel):
             image-text model's space (``distill``).
         source: manifest, folder of media, or folder with a set of embeddings.
         out: folder of the model, with the run in ``training/``.
+        embeddings: file or folder with the media's embeddings, see
+            `bittern.service.ingest.precomputed`; no media are read then. None to embed them.
         model: encoder; for ``distill``, the student. By default see `encoder_of`.
         config: the settings; a `lora_rank` above 0 trains adapters.
         teacher: saved model whose space is learned; ``distill`` only.
@@ -73,6 +75,7 @@ class TrainingRequest(BaseModel):
     what: What
     source: Path
     out: Path
+    embeddings: Path | None = None
     model: str | None = None
     config: TrainingConfig = TrainingConfig()
     teacher: str | None = None
@@ -113,6 +116,12 @@ class TrainingRequest(BaseModel):
 
     def _check_settings(self) -> None:
         config = self.config
+        if self.embeddings is not None and config.lora_rank:
+            raise InvalidInputError(
+                "adapters (--lora) are trained on the media themselves: leave out --embeddings, or "
+                "--lora",
+                field="embeddings",
+            )
         if config.device not in (None, "cpu") or config.precision == "fp16":
             from bittern.hashing.training.optimiser import placement
 
@@ -158,6 +167,7 @@ class TrainingRequest(BaseModel):
             **self.model_dump(include=fields | {"label_column"}),
             "model": self.encoder,
             "source": str(self.source.resolve()),
+            "embeddings": str(self.embeddings.resolve()) if self.embeddings else None,
             "settings": {name: value for name, value in settings if name not in FREE_ON_RESUME},
         }
 

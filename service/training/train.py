@@ -25,6 +25,7 @@ from bittern.hashing.saved_model import ModelCard, SavedModel, Story
 from bittern.hashing.training.embedding_sets import SET_FILE, EmbeddingSet
 from bittern.hashing.training.records import Progress
 from bittern.hashing.training.validation import TrainingData, split_rows
+from bittern.service.ingest.precomputed import Precomputed
 from bittern.service.jobs.model_choice import DEFAULT_ENCODER
 from bittern.service.models.fitting import animal_captions
 from bittern.service.training.embedded_examples import Towers, embed_examples
@@ -99,6 +100,7 @@ def _train_on_media(
 ) -> TrainingReport:
     """Train heads, and adapters if the settings have some, on a manifest or a folder of media."""
     entry = _trainable(request)
+    stored = Precomputed.open(request.embeddings) if request.embeddings else None
     examples = _read_examples(request, entry)
     splits = split_by_modality(examples, request)
     encoder = load(entry.name, request.config.device)
@@ -107,7 +109,12 @@ def _train_on_media(
         towers = Towers(encoder, text, encoder.name)
         embedded = [
             embed_examples(
-                split.examples, towers, out.embeddings, strict=request.strict, progress=progress
+                split.examples,
+                towers,
+                out.embeddings,
+                stored=stored,
+                strict=request.strict,
+                progress=progress,
             )
             for split in splits
         ]
@@ -124,6 +131,7 @@ def _train_on_media(
             fitted = fit_hasher(request.hasher, data, request.config, out.run, progress)
             digests = {str(m): d for m, d in encoder.digests.items()}
             used = ModelEncoder(encoder.name, digests, licence_of(encoder.name))
+        fitted = _with_unlisted(fitted, examples, stored)
         return _save(request, out, fitted, used, data, skipped, _story(examples, splits))
 
 
@@ -131,6 +139,12 @@ def _train_on_set(
     request: TrainingRequest, out: OutputFolder, progress: Progress, load: LoadEncoder
 ) -> TrainingReport:
     """Train heads on the user's embeddings."""
+    if request.embeddings:
+        raise InvalidInputError(
+            f"{request.source} holds embeddings itself ({SET_FILE}): leave out --embeddings, or "
+            "give the media or a table as the source",
+            field="embeddings",
+        )
     source = EmbeddingSet.open(request.source)
     entry = _encoder_of_set(request, source)
     digests = dict(source.description.towers)
@@ -181,6 +195,16 @@ def _encoder_of_set(request: TrainingRequest, source: EmbeddingSet) -> EncoderEn
     return entry
 
 
+def _with_unlisted(fitted: Fitted, examples: Examples, stored: Precomputed | None) -> Fitted:
+    """With a warning of embeddings that no example has."""
+    if stored is None:
+        return fitted
+    for example in examples:  # also of a run that has embedded everything before
+        stored.rows_of(example.id)
+    warnings = [sentence] if (sentence := stored.unlisted()) else []
+    return replace(fitted, warnings=(*fitted.warnings, *warnings))
+
+
 def _distill(
     request: TrainingRequest, out: OutputFolder, progress: Progress, load: LoadEncoder
 ) -> TrainingReport:
@@ -191,6 +215,7 @@ def _distill(
             f"the student {entry.name} has no audio tower; choose biolingual or field",
             field="student",
         )
+    stored = Precomputed.open(request.embeddings) if request.embeddings else None
     examples = _read_recordings(request)
     (split,) = split_by_modality(examples, request)
     from bittern.service.training.distillation import distill, load_teacher
@@ -198,7 +223,10 @@ def _distill(
     teacher = load_teacher(request, load)
     student = load(entry.name, request.config.device)
     with out.held():
-        fitted, used, data, unusable = distill(request, teacher, student, split, out, progress)
+        fitted, used, data, unusable = distill(
+            request, teacher, student, split, out, progress, stored
+        )
+        fitted = _with_unlisted(fitted, examples, stored)
         story = _story(examples, [split]) | {"teacher": request.teacher}
         skipped = [*examples.skipped, *unusable]
         return _save(request, out, fitted, used, data, skipped, story)

@@ -81,7 +81,7 @@ def test_what_the_contract_takes_the_command_line_takes(
         "--include",
         "a/*",
     ]
-    command += ["--exclude", "b/*", "--keep-embeddings", "--request-id", "tonight", "--json"]
+    command += ["--exclude", "b/*", "--store-embeddings", "--request-id", "tonight", "--json"]
     first, again = (json.loads(run(*command).out) for _ in range(2))
     assert first["id"] == again["id"]
     runner.begun.acquire(timeout=WAIT_S)

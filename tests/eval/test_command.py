@@ -58,13 +58,16 @@ def test_an_error_says_what_stopped_a_run_and_what_to_do(
     assert "The same command continues the run" in done.err
 
 
-def test_embeddings_of_another_program_are_taken(run: Run, tmp_path: Path) -> None:
+def test_embeddings_that_were_made_before_are_taken_and_those_not_used_are_counted(
+    run: Run, tmp_path: Path
+) -> None:
     folder = tmp_path / "made"
     folder.mkdir()
     ids = [f"{colour}-{n}png" for colour in ("red", "green", "blue") for n in range(3)]
     ids += [name.replace("png", "wav") for name in ids]
     rng = np.random.default_rng(3)
-    rows = rng.standard_normal((18, 12)).astype(np.float32)
+    ids.append("nobody")
+    rows = rng.standard_normal((19, 12)).astype(np.float32)
     np.save(folder / "embeddings.npy", rows / np.linalg.norm(rows, axis=1, keepdims=True))
     (folder / "ids.txt").write_text("\n".join(ids) + "\n")
     done = run(*ASKED, "--systems", "float32", "--output", "run", "--embeddings", "made")
@@ -72,6 +75,8 @@ def test_embeddings_of_another_program_are_taken(run: Run, tmp_path: Path) -> No
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["rows"][0]["figures"]["AP"]["expected"] < 0.9  # random vectors know no colours
     assert "--embeddings made" in results["command"]
+    assert "of made were not used" in done.out
+    assert "10 of 19 rows" in done.out
 
 
 @pytest.mark.parametrize(

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import gc
-import json
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from bittern.benchmarks.eval.embeddings.precomputed import PrecomputedRows
 from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
 from bittern.benchmarks.eval.embeddings.shards import Content, ShardedRows, read_shard, write_shard
 from bittern.benchmarks.speed.process import own_memory
-from bittern.errors import BitternError, CodeError, InvalidInputError, MediaError
-from bittern.hashing.training.embedding_sets import EmbeddingWriter, View
+from bittern.errors import CodeError, MediaError
+from bittern.service.ingest.precomputed import Precomputed
 
 DIM = 5
 OWNERS = np.array([0, 1, 1, 1, 2, 4, 4, 5, 7, 7])
@@ -64,7 +60,7 @@ def made_outside(folder: Path) -> EmbeddedRows:
     np.save(folder / "embeddings.npy", np.concatenate([unit(2), WANTED[order]]))
     np.save(folder / "spans.npy", np.concatenate([SPANS[:2], SPANS[order]]))
     (folder / "ids.txt").write_text("\n".join(["unknown", "i77", *names]) + "\n")
-    return PrecomputedRows.open(folder, IDS, missing="skip", dim=DIM)
+    return PrecomputedRows(Precomputed.open(folder), IDS, missing="skip")
 
 
 KINDS = [sharded, made_outside]
@@ -166,165 +162,13 @@ def test_reading_everything_takes_memory_for_one_tile(tmp_path: Path) -> None:
     assert most - before < 24 << 20  # a tile has 2 MB, everything 64
 
 
-# Embeddings that another program made
-
-
-def bring(folder: Path, values: NDArray[Any], ids: list[str]) -> Path:
-    folder.mkdir(exist_ok=True)
-    np.save(folder / "embeddings.npy", values)
-    (folder / "ids.txt").write_text("".join(f"{one}\n" for one in ids))
-    return folder
-
-
-def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:
-    values = unit(3).astype(np.float16)
-    rows = PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c"]), ["a", "b", "c"], dim=DIM)
-    assert np.array_equal(rows.read(np.arange(3)), values.astype(np.float32))
-
-
-def test_safetensors_are_read(tmp_path: Path) -> None:
-    save_file({"embeddings": unit(3)}, tmp_path / "embeddings.safetensors")
-    (tmp_path / "ids.json").write_text(json.dumps(["a", "b", "c"]))
-    rows = PrecomputedRows.open(tmp_path, ["c", "a", "b"], dim=DIM)
-    assert np.array_equal(rows.read(np.arange(3)), unit(3)[[2, 0, 1]])
-
-
-@pytest.mark.parametrize("column", ["id", "anything"])
-def test_ids_may_be_a_column_of_parquet(tmp_path: Path, column: str) -> None:
-    np.save(tmp_path / "embeddings.npy", unit(2))
-    pq.write_table(pa.table({column: ["a", "b"]}), tmp_path / "ids.parquet")
-    assert len(PrecomputedRows.open(tmp_path, ["a", "b"], dim=DIM)) == 2
-
-
-def test_a_set_of_embeddings_with_one_view_is_read(tmp_path: Path) -> None:
-    views = {"photo": View("image", DIM, "float32"), "caption": View("text", DIM, "float32")}
-    for name, some in (("one", ["caption"]), ("two", ["photo", "caption"])):
-        with EmbeddingWriter(tmp_path / name, {view: views[view] for view in some}) as writer:
-            writer.append({view: unit(3) for view in some})
-        (tmp_path / name / "ids.txt").write_text("a\nb\nc\n")
-    rows = PrecomputedRows.open(tmp_path / "one", ["a", "b", "c"], dim=DIM)
-    assert np.array_equal(rows.read(np.arange(3)), unit(3))
-    with pytest.raises(InvalidInputError, match="views photo, caption: give"):
-        PrecomputedRows.open(tmp_path / "two", ["a", "b", "c"], dim=DIM)
+# Embeddings that were made before; `tests/jobs/test_precomputed.py` tests their files
 
 
 def test_items_without_an_embedding_are_named(tmp_path: Path) -> None:
-    folder = bring(tmp_path, unit(2), ["a", "b"])
+    np.save(tmp_path / "embeddings.npy", unit(2))
+    (tmp_path / "ids.txt").write_text("a\nb\n")
+    source = Precomputed.open(tmp_path)
     with pytest.raises(MediaError, match=r"2 of 3 items: 'c', 'd'.*--missing skip"):
-        PrecomputedRows.open(folder, ["c", "a", "d"], dim=DIM)
-
-
-def test_another_length_than_the_models_is_refused(tmp_path: Path) -> None:
-    folder = bring(tmp_path, unit(2), ["a", "b"])
-    with pytest.raises(InvalidInputError, match="5 dimensions, the model's have 768"):
-        PrecomputedRows.open(folder, ["a", "b"], dim=768)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
-def test_rows_without_an_embedding_are_counted_and_the_first_is_named(
-    tmp_path: Path, value: float
-) -> None:
-    values = unit(4)
-    values[[1, 3]] = [value, 0, 0, 0, 0]
-    message = r"^2 of 4 rows of .* hold NaN.*first is row 1\b.*--missing skip$"
-    with pytest.raises(InvalidInputError, match=message):
-        PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c", "d"]), ["a"], dim=DIM)
-
-
-def test_rows_of_another_norm_are_counted_and_to_be_divided_by_it(tmp_path: Path) -> None:
-    values = unit(3)
-    values[2] = [3, 0, 0, 0, 0]
-    message = r"^1 of 3 rows of .* does not have the norm 1; .*row 2\b.* with 3\. Divide each by"
-    with pytest.raises(InvalidInputError, match=message) as caught:
-        PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c"]), ["a"], dim=DIM)
-    assert "--missing" not in caught.value.message
-    values[0, 0] = np.nan
-    with pytest.raises(InvalidInputError, match=r"1 of 3 rows .* NaN.*1 of 3 rows .* norm 1"):
-        PrecomputedRows.open(bring(tmp_path / "both", values, ["a", "b", "c"]), ["a"], dim=DIM)
-
-
-def nothing(folder: Path) -> None:
-    (folder / "embeddings.npy").unlink()
-
-
-def no_ids(folder: Path) -> None:
-    (folder / "ids.txt").unlink()
-
-
-def fewer_ids(folder: Path) -> None:
-    (folder / "ids.txt").write_text("a\n")
-
-
-def latin_ids(folder: Path) -> None:
-    (folder / "ids.txt").write_bytes("a\nb\xe9".encode("latin-1"))
-
-
-def objects(folder: Path) -> None:
-    np.save(folder / "embeddings.npy", np.array([[{}]], object), allow_pickle=True)
-
-
-def integers(folder: Path) -> None:
-    np.save(folder / "embeddings.npy", np.eye(2, DIM, dtype=np.int64))
-
-
-def flat(folder: Path) -> None:
-    np.save(folder / "embeddings.npy", np.ones(2, np.float32))
-
-
-def by_columns(folder: Path) -> None:
-    np.save(folder / "embeddings.npy", np.asfortranarray(unit(2)))
-
-
-def short(folder: Path) -> None:
-    path = folder / "embeddings.npy"
-    path.write_bytes(path.read_bytes()[:-4])
-
-
-def other_spans(folder: Path) -> None:
-    np.save(folder / "spans.npy", np.zeros((3, 2), np.float32))
-
-
-def json_of_numbers(folder: Path) -> None:
-    no_ids(folder)
-    (folder / "ids.json").write_text("[1, 2]")
-
-
-def deep_json(folder: Path) -> None:
-    no_ids(folder)
-    (folder / "ids.json").write_text("[" * 100_000)
-
-
-def no_parquet(folder: Path) -> None:
-    no_ids(folder)
-    (folder / "ids.parquet").write_bytes(b"PAR1 and so on")
-
-
-def parquet_with_a_gap(folder: Path) -> None:
-    no_ids(folder)
-    pq.write_table(pa.table({"id": ["a", None]}), folder / "ids.parquet")
-
-
-def parquet_of_lists(folder: Path) -> None:
-    no_ids(folder)
-    pq.write_table(pa.table({"id": [["a"], ["b"]]}), folder / "ids.parquet")
-
-
-def two_tensors(folder: Path) -> None:
-    nothing(folder)
-    save_file({"embeddings": unit(2), "more": unit(2)}, folder / "embeddings.safetensors")
-
-
-SPOILT = [
-    nothing, no_ids, fewer_ids, latin_ids, objects, integers, flat, by_columns, short, other_spans,
-    json_of_numbers, deep_json, no_parquet, parquet_with_a_gap, parquet_of_lists, two_tensors,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("spoil", SPOILT)
-def test_a_folder_that_is_not_as_it_should_be_is_refused(
-    tmp_path: Path, spoil: Callable[[Path], None]
-) -> None:
-    folder = bring(tmp_path, unit(2), ["a", "b"])
-    spoil(folder)
-    with pytest.raises(BitternError, match=str(folder)):
-        PrecomputedRows.open(folder, ["a", "b"], dim=DIM)
+        PrecomputedRows(source, ["c", "a", "d"])
+    assert [n for n, _ in PrecomputedRows(source, ["c", "a", "d"], missing="skip").failed] == [0, 2]

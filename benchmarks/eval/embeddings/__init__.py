@@ -3,7 +3,7 @@
     encoding.py      embed_items and embed_queries
     shards.py        one shard on disk, checked before it is trusted; `ShardedRows` over many
     rows.py          the interface `EmbeddedRows`; windows as items
-    precomputed.py   `PrecomputedRows`: embeddings that another program made
+    precomputed.py   `PrecomputedRows`: embeddings that were made before
 
 The cache has one folder per tower (its digest, its windowing, its modality):
 
