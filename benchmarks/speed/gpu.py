@@ -166,7 +166,7 @@ def _contestants(
     blocks = engine.blocks.selection().blocks
     return {
         "asymmetric": lambda: engine.search(soft, K),
-        "asymmetric, candidates only": lambda: [scan(one, soft, 3 * K, True) for one in blocks],
+        "asymmetric, candidates only": lambda: [scan(one, soft, 3 * K, None) for one in blocks],
         "hamming": lambda: engine.search(hard, K),
     }
 

@@ -19,12 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.hashing.codes import check_codes
-from bittern.index.engines.scans import FastScan, gathered
+from bittern.index.engines.scans import FastScan, RangeScan, gathered
 from bittern.index.engines.search_engine import RowSet
 
 BLOCK_ROWS = 1 << 20
 """Most rows of a block: large enough that starting a scan takes little time."""
 _MOST_DEAD = 0.5
+_STRIDE = 0x9E3779B1
+"""A prime beyond the size of blocks, so that its multiples are different positions; near 2^32
+divided by the golden ratio, so that they are spread evenly."""
 _DENSE = 8
 """Rows are looked up in a table if their span is at most this many numbers per row."""
 
@@ -113,6 +116,7 @@ class Block:
         self.codes = np.ascontiguousarray(codes).view()
         self.codes.flags.writeable = False
         self._fast: FastScan | None = None
+        self._range: RangeScan | None = None
         self._scans = 0
         self._lock = threading.Lock()
 
@@ -121,8 +125,8 @@ class Block:
 
     @property
     def nbytes(self) -> int:
-        """Bytes besides the codes: row numbers and the layout for scanning."""
-        return self.rows.nbytes + (self._fast.nbytes if self._fast else 0)
+        """Bytes besides the codes: row numbers and the layouts for scanning."""
+        return self.rows.nbytes + sum(one.nbytes for one in (self._fast, self._range) if one)
 
     def fast_scan(self, queries: int) -> FastScan | None:
         """The layout for fast scans, made after enough queries; None before."""
@@ -132,6 +136,17 @@ class Block:
                 if self._fast is None and FastScan.pays_after(self._scans):
                     self._fast = FastScan(self.codes)
         return self._fast
+
+    def range_scan(self) -> RangeScan | None:
+        """The layout for scans up to a distance, made at first use; None before `fast_scan`."""
+        if self._range is None and self._fast is not None:
+            with self._lock:
+                self._range = self._range or RangeScan(self.codes)
+        return self._range
+
+    def sample(self, count: int) -> NDArray[np.int64]:
+        """Different positions without a pattern: int64 [n], `count` or all if there are fewer."""
+        return np.arange(min(count, len(self)), dtype=np.int64) * _STRIDE % len(self)
 
 
 @dataclass(frozen=True)
@@ -159,6 +174,15 @@ class BlockSelection:
         if self.mask is None:
             return np.arange(len(self.block), dtype=np.int64)
         return np.flatnonzero(self.mask)
+
+    def sample(self, count: int) -> NDArray[np.int64]:
+        """Some allowed positions: int64 [n], about `count`, or all if there are fewer."""
+        if count >= self.count:
+            return self.positions
+        drawn = self.block.sample(-(-count * len(self.block) // self.count))
+        if self.mask is not None:
+            drawn = drawn[self.mask[drawn]]
+        return drawn if 2 * len(drawn) > count else self.positions[:: self.count // count]
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,28 @@
 
 In each block the cheapest scan for its allowed rows finds candidates, which are scored exactly. A
 block whose scan may have missed a row as near as the k-th is scanned again for more candidates, in
-the end row by row.
+the end for all rows up to the distance of the k-th.
 
 Costs of scans per row of 256 bits on one core, relative to the 4-bit scan of a block (see
-docs/decisions/0009-search-engine.md): gathering rows and scanning them, 8; the 4-bit scan with a
-selector, 2 to 3 for any selection; a scan of the raw codes, 2 by popcount and 6 by bytes; a 4-bit
-scan for more candidates than needed, of which the forbidden are dropped, 1.2 if allowed rows are
-spread evenly.
+docs/decisions/0009-search-engine.md): gathering rows and scanning them by bytes, 9; by bytes alone,
+8; all Hamming distances, 0.7; a 4-bit scan for more candidates than needed, of which the forbidden
+are dropped, 1.2 if allowed rows are spread evenly; a 4-bit scan with a selector up to a distance, 2
+to 3, the most if many rows that are nearer are forbidden.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bittern.index.engines.blocks import BlockSelection, CodeBlocks, Selection
-from bittern.index.engines.queries import Queries
-from bittern.index.engines.scans import Candidates, gathered, scan_raw
+from bittern.index.engines.queries import Queries, hamming
+from bittern.index.engines.scans import Candidates, gathered, popcount_is_faster, scan_raw
 from bittern.index.engines.search_engine import Nearest, RowSet
 from bittern.index.engines.threads import for_each, usable_cores
 
@@ -30,8 +31,15 @@ _SCORE_ALL = 256
 """Up to this many rows are scored exactly without a scan."""
 _GATHER_SHARE = 0.12
 """Up to this share of a block, the allowed rows are gathered and scanned."""
-_MOST_OVERFETCHED = 4_000
+_MOST_OVERFETCHED = 20_000
 """Most candidates of a scan without a selector."""
+_SPREAD_SAMPLE, _SPREAD_NEAREST, _SPREAD_LEAST = 512, 8, 4.0
+"""Allowed rows are not spread evenly if, in a sample of rows, this many times as many as expected
+are as near as the allowed ones that are nearest."""
+_WITHIN_PLUS = 1_000
+"""Candidates beyond k of a scan up to a distance: rows that single precision cannot tell apart."""
+_LIMIT_SAMPLE = 8_192
+"""Allowed rows, at least, whose k-th nearest bounds the distance of the k-th of all."""
 _QUERIES_AT_ONCE = 64
 _FIRST, _SECOND = (2, 200), (16, 2_000)
 """Candidates of the first and the second scan, as (times k, plus)."""
@@ -45,7 +53,20 @@ class _Found:
     candidates: Candidates
 
 
-Scan = Callable[[BlockSelection, Queries, int, bool], list[Candidates]]
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What is known of the result before a block is scanned again.
+
+    Attributes:
+        k: number of rows of the result.
+        distance: upper bound of that of the k-th.
+    """
+
+    k: int
+    distance: float
+
+
+Scan = Callable[[BlockSelection, Queries, int, Bound | None], list[Candidates]]
 
 
 class FlatEngine:
@@ -126,7 +147,7 @@ def _scan_all(
     """Each query's candidates in each block; a task is a share of the queries and a block."""
     tasks = list(product(shares, selection.blocks))
     count = _first_count(k, len(selection.blocks))
-    done = for_each(lambda task: scan(task[1], queries[task[0]], count, True), tasks, threads)
+    done = for_each(lambda task: scan(task[1], queries[task[0]], count, None), tasks, threads)
     found: list[list[_Found]] = [[] for _ in range(len(queries))]
     for (share, selected), candidates in zip(tasks, done, strict=True):
         for query, one in zip(range(share.start, share.stop), candidates, strict=True):
@@ -148,42 +169,65 @@ def _first_count(k: int, blocks: int) -> int:
 def _proven(query: Queries, k: int, found: list[_Found], scan: Scan) -> Nearest:
     """One query's k nearest: score candidates, and scan for more until none can be missing."""
     best = _scored(query, k, found)
-    for scan_again in (_more, _finer, _everything):
-        limit = float(best.distances[-1]) if len(best) == k else np.inf
-        doubtful = [n for n, one in enumerate(found) if _floor(query, one) <= limit]
+    for scan_again in (_more, _everything):
+        bound = Bound(k, best.distances[-1] if len(best) == k else _kth_of_sample(query, k, found))
+        doubtful = [n for n, one in enumerate(found) if _floor(query, one) <= bound.distance]
         if not doubtful:
             break
         for number in doubtful:
             selected = found[number].selected
-            found[number] = _Found(selected, scan_again(selected, query, k, limit, scan))
+            found[number] = _Found(selected, scan_again(selected, query, bound, scan))
         best = _scored(query, k, found)
     return best
 
 
-def _more(selected: BlockSelection, query: Queries, k: int, limit: float, scan: Scan) -> Candidates:
+def _kth_of_sample(query: Queries, k: int, found: list[_Found]) -> float:
+    """The distance of the k-th nearest in a sample: an upper bound of that of all rows."""
+    blocks = [one.selected for one in found]
+    share = max(_LIMIT_SAMPLE, 16 * k) / sum(selected.count for selected in blocks)
+    samples = [(one, one.sample(max(1, int(share * one.count)))) for one in blocks]
+    if sum(len(positions) for _, positions in samples) < k:
+        samples = [(one, one.positions) for one in blocks]
+    codes = np.concatenate([gathered(one.block.codes, positions) for one, positions in samples])
+    nearest = scan_raw(codes, query, k)[0]
+    return float(nearest.distances.max() + nearest.error)
+
+
+def _more(selected: BlockSelection, query: Queries, bound: Bound, scan: Scan) -> Candidates:
     """More candidates by the same scan."""
     times, plus = _SECOND
-    return scan(selected, query, times * k + plus, False)[0]
+    return scan(selected, query, times * bound.k + plus, bound)[0]
 
 
-def _finer(
-    selected: BlockSelection, query: Queries, k: int, limit: float, scan: Scan
-) -> Candidates:
-    """As many candidates by a scan that rounds less."""
-    times, plus = _SECOND
-    return scan_gathered(selected, query, times * k + plus)[0]
+def _everything(selected: BlockSelection, query: Queries, bound: Bound, scan: Scan) -> Candidates:
+    """All rows that can be in the result, scored exactly."""
+    return _nearest_within(selected, query, bound)
 
 
-def _everything(
-    selected: BlockSelection, query: Queries, k: int, limit: float, scan: Scan
-) -> Candidates:
-    """All codes up to the distance `limit`, scored exactly."""
-    codes = selected.block.codes
-    if selected.mask is not None:
-        codes = gathered(codes, selected.positions)
-    distances = query.distances(0, codes)
-    kept = distances <= limit
-    return Candidates(selected.positions[kept], distances[kept], 0.0, np.inf)
+def _nearest_within(selected: BlockSelection, query: Queries, bound: Bound) -> Candidates:
+    """The nearest rows of one block, in the total order."""
+    positions, codes = _within(selected, query, bound.distance)
+    nearest = Nearest.of(query.distances(0, codes), positions, bound.k)
+    return Candidates(nearest.rows, nearest.distances, 0.0, np.inf)
+
+
+def _within(
+    selected: BlockSelection, query: Queries, limit: float
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """All allowed codes up to the distance `limit`, and possibly others, with their positions."""
+    block = selected.block
+    positions = None
+    if selected.count > _GATHER_SHARE * len(block):
+        if query.metric == "hamming":
+            near = hamming(query.codes[0], block.codes) <= limit
+            positions = np.flatnonzero(near if selected.mask is None else near & selected.mask)
+        elif ranges := block.range_scan():
+            positions = ranges.within(query, limit, selected.bitmap)
+    if positions is None:
+        positions = selected.positions
+        if selected.mask is None:
+            return positions, block.codes
+    return positions, gathered(block.codes, positions)
 
 
 def _floor(query: Queries, found: _Found) -> float:
@@ -230,44 +274,77 @@ def shares_of(queries: int, blocks: int, threads: int | None) -> list[slice]:
     return [slice(start, min(start + size, queries)) for start in range(0, queries, size)]
 
 
-def scan(selected: BlockSelection, queries: Queries, count: int, hopeful: bool) -> list[Candidates]:
+def scan(
+    selected: BlockSelection, queries: Queries, count: int, bound: Bound | None
+) -> list[Candidates]:
     """The nearest allowed codes to each query, up to `count` or a few more.
 
     Args:
         selected: the allowed rows of one block.
         queries: none of them without any weight.
         count: number for each.
-        hopeful: whether to assume that the allowed rows are spread evenly.
+        bound: None for the first scan, which may find too few.
     """
     block, size = selected.block, len(selected.block)
     if selected.count <= max(_SCORE_ALL, _GATHER_SHARE * size):
         return scan_gathered(selected, queries, count)
     fast = block.fast_scan(len(queries))
-    if selected.bitmap is None:
-        return fast.scan(queries, count) if fast else scan_raw(block.codes, queries, count)
-    share = selected.count / size
-    more = min(int(1.25 * count / share) + 16, count + size - selected.count)
-    certain = more == count + size - selected.count
-    if (hopeful or certain) and (more <= _MOST_OVERFETCHED or (certain and not fast)):
-        found = (
-            fast.scan(queries, more) if fast else scan_raw(block.codes, queries, min(more, size))
-        )
-        return [_only_allowed(selected, one) for one in found]
-    if fast:
-        return fast.scan(queries, min(count, selected.count), selected.bitmap)
-    return scan_gathered(selected, queries, count)
+    if bound and queries.metric == "hamming":
+        return [_nearest_within(selected, query, bound) for query in queries]
+    scan_all: Callable[[Queries, int], list[Candidates]] = partial(scan_raw, block.codes)
+    if fast and not (queries.metric == "hamming" and popcount_is_faster(queries.bits)):
+        scan_all = fast.scan
+    if selected.mask is None:
+        return scan_all(queries, count)
+    forbidden = size - selected.count
+    more = min(int(1.25 * count * size / selected.count) + 16, count + forbidden)
+    certain = more == count + forbidden
+    if certain and not fast:
+        return _only_allowed(selected, scan_all(queries, more))
+    if not fast:
+        return scan_gathered(selected, queries, count)
+    if more <= _MOST_OVERFETCHED and (
+        certain or (not bound and _spread_evenly(selected, queries[0]))
+    ):
+        return _only_allowed(selected, scan_all(queries, more))
+    if not bound:
+        # Cheaper after the other blocks, whose rows may give a limit.
+        none = Candidates(np.empty(0, np.int64), np.empty(0), 0.0, -np.inf)
+        return [none] * len(queries)
+    return [_scan_within(selected, query, bound) for query in queries]
 
 
-def _only_allowed(selected: BlockSelection, found: Candidates) -> Candidates:
+def _spread_evenly(selected: BlockSelection, query: Queries) -> bool:
+    """Whether allowed rows seem to be as near to the query as the others."""
     assert selected.mask is not None
-    kept = selected.mask[found.positions]
-    complete = np.count_nonzero(kept) == selected.count
-    return Candidates(
-        found.positions[kept],
-        found.distances[kept],
-        found.error,
-        np.inf if complete else found.floor,
-    )
+    sample = selected.block.sample(_SPREAD_SAMPLE)
+    distances = query.distances(0, gathered(selected.block.codes, sample))
+    allowed = distances[selected.mask[sample]]
+    if len(allowed) < _SPREAD_NEAREST:
+        return False
+    as_near = distances <= np.partition(allowed, _SPREAD_NEAREST - 1)[_SPREAD_NEAREST - 1]
+    expected = _SPREAD_NEAREST * len(sample) / len(allowed)
+    return bool(np.count_nonzero(as_near) <= _SPREAD_LEAST * expected)
+
+
+def _scan_within(selected: BlockSelection, query: Queries, bound: Bound) -> Candidates:
+    """The nearest allowed codes up to a distance, a few more than the result has."""
+    positions, codes = _within(selected, query, bound.distance)
+    if not len(codes):
+        return Candidates(positions, np.empty(0), 0.0, np.inf)
+    found = scan_raw(codes, query, bound.k + _WITHIN_PLUS)[0]
+    return Candidates(positions[found.positions], found.distances, found.error, found.floor)
+
+
+def _only_allowed(selected: BlockSelection, scanned: list[Candidates]) -> list[Candidates]:
+    assert selected.mask is not None
+    allowed = []
+    for found in scanned:
+        kept = selected.mask[found.positions]
+        complete = np.count_nonzero(kept) == selected.count
+        floor = np.inf if complete else found.floor
+        allowed.append(Candidates(found.positions[kept], found.distances[kept], found.error, floor))
+    return allowed
 
 
 def scan_gathered(selected: BlockSelection, queries: Queries, count: int) -> list[Candidates]:

@@ -27,7 +27,7 @@ from bittern.index.engines.device_memory import (
     DeviceMemory,
     shared_memory,
 )
-from bittern.index.engines.flat import FlatEngine, scan, search_selection
+from bittern.index.engines.flat import Bound, FlatEngine, scan, search_selection
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.scans import Candidates
 from bittern.index.engines.search_engine import Nearest, RowSet
@@ -203,11 +203,11 @@ class DeviceScan:
         self._least_rows = least_rows
 
     def __call__(
-        self, selected: BlockSelection, queries: Queries, count: int, hopeful: bool
+        self, selected: BlockSelection, queries: Queries, count: int, bound: Bound | None
     ) -> list[Candidates]:
         """See `flat.scan`."""
         if selected.count < self._least_rows:
-            return scan(selected, queries, count, hopeful)
+            return scan(selected, queries, count, bound)
         whole = WholeWeights.of(queries)
         count = min(count, selected.count)
         products, positions = self._on_device(selected, whole.numbers, _halves_do(queries), count)

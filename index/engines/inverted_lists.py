@@ -30,7 +30,6 @@ from bittern.index.engines.queries import Queries
 from bittern.index.engines.scans import (
     FEWEST,
     Candidates,
-    ScaledWeights,
     gathered,
     laid_out,
     list_parameters,
@@ -283,7 +282,7 @@ class InvertedLists:
         """Candidates from this many lists."""
         import faiss
 
-        scaled = ScaledWeights.of(queries)
+        scaled = queries.scaled
         selector = None
         if (bitmap := allowed.bitmap) is not None:
             selector = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))

@@ -7,6 +7,8 @@ and the order of the hits, are equal to the last bit.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,54 @@ from bittern.types import Metric
 
 _LARGEST = 1e100
 """Sums of greater weights could overflow."""
+_FLOAT32 = 1.2e-7
+_FLOAT64 = 2.3e-16
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledWeights:
+    """The weights of queries as single-precision numbers of at most 1, for scans that round.
+
+    Attributes:
+        weights: float32 [q, bits].
+        scales: float64 [q], what they were divided by.
+        bases: float64 [q]; a distance is base - scale * inner product.
+        slack: float64 [q], bound of the rounding error of a distance: single precision of the
+            products, double precision of the sums.
+        steps: float64 [q], bits of a distance per step of 8-bit tables of the nibbles: 1/255 of
+            the widest table's span.
+        errors: float64 [q], bound of the error of a distance by these tables: half a step per
+            nibble, and the slack.
+    """
+
+    weights: NDArray[np.float32]
+    scales: NDArray[np.float64]
+    bases: NDArray[np.float64]
+    slack: NDArray[np.float64]
+    steps: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, queries: Queries) -> ScaledWeights:
+        """Of queries with at least one weight that is not zero."""
+        w = queries.weights
+        sizes = np.abs(w)
+        scales = sizes.max(axis=1)
+        scaled = (w / scales[:, None]).astype(np.float32)
+        total = sizes.sum(axis=1)
+        slack = _FLOAT32 * (queries.bits / 4 + 16) * total
+        slack += _FLOAT64 * (queries.bits / 4 + 16) * (queries.bits + total)
+        spans = np.abs(scaled).astype(np.float64).reshape(len(w), -1, 4).sum(axis=2)
+        steps = scales * spans.max(axis=1) / 255.0
+        errors = 0.5 * steps * spans.shape[1] + slack
+        return cls(scaled, scales, ((1.0 + w) / 2.0).sum(axis=1), slack, steps, errors)
+
+    def distances(self, query: int, products: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Distances from the inner products of one query."""
+        distances: NDArray[np.float64] = self.bases[query] - self.scales[query] * products.astype(
+            np.float64
+        )
+        return distances
 
 
 class Queries:
@@ -132,13 +182,18 @@ class Queries:
         """Code length that the queries are for."""
         return int(self.weights.shape[1])
 
+    @cached_property
+    def scaled(self) -> ScaledWeights:
+        """The weights for scans; for queries with at least one weight that is not zero."""
+        return ScaledWeights.of(self)
+
     def distances(self, query: int, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Exact distances of one query to codes: uint8 [n, bits/8] in, float64 [n] out.
 
         Equal codes get bit-identical distances, whatever the other codes are.
         """
         if self.metric == "hamming":
-            return _hamming(self.codes[query], codes)
+            return hamming(self.codes[query], codes).astype(np.float64)
         if query not in self._tables:
             self._tables[query] = DistanceTables(self.weights[query])
         return self._tables[query].distances(codes)
@@ -171,10 +226,15 @@ def _finite(values: NDArray[np.floating], what: str) -> NDArray[np.floating]:
     return values
 
 
-def _hamming(code: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.float64]:
-    if codes.shape[1] % 8 == 0 and codes.flags.c_contiguous:
-        differing = codes.view(np.uint64) ^ code.view(np.uint64)
-    else:
-        differing = codes ^ code
-    distances: NDArray[np.float64] = np.bitwise_count(differing).sum(axis=1, dtype=np.float64)
+def hamming(code: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Distances of a code, uint8 [bits/8], to codes: uint8 [n, bits/8] in, int32 [n] out."""
+    distances = np.empty(len(codes), dtype=np.int32)
+    if codes.shape[1] % 8 or not codes.flags.c_contiguous:
+        np.bitwise_count(codes ^ code).sum(axis=1, dtype=np.int32, out=distances)
+        return distances
+    import faiss
+
+    of: Any = faiss  # in C++, without documentation for type checkers
+    pointers = of.swig_ptr(code), of.swig_ptr(codes)
+    of.hammings(*pointers, 1, len(codes), codes.shape[1], of.swig_ptr(distances))
     return distances

@@ -75,8 +75,13 @@ class Nearest:
     def of(cls, distances: NDArray[np.floating], rows: NDArray[np.int64], k: int) -> Nearest:
         """The k best of candidates in any order."""
         if 4 * k < len(rows):
-            # Sorting everything would take longer than the search; ties with the k-th are kept.
-            near = distances <= np.partition(distances, k - 1)[k - 1]
+            # Sorting everything, or all that are as far as the k-th, would take longer than the
+            # search.
+            last = np.partition(distances, k - 1)[k - 1]
+            nearer, level = np.flatnonzero(distances < last), np.flatnonzero(distances == last)
+            if len(level) > k - len(nearer):
+                level = level[np.argpartition(rows[level], k - len(nearer) - 1)]
+            near = np.concatenate([nearer, level[: k - len(nearer)]])
             distances, rows = distances[near], rows[near]
         order = np.lexsort((rows, distances))[:k]
         return cls(distances[order].astype(np.float64), rows[order])

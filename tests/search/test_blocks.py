@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bittern.index.engines import blocks as blocks_module
-from bittern.index.engines.blocks import CodeBlocks, RowNumbers
+from bittern.index.engines.blocks import BlockSelection, CodeBlocks, RowNumbers
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.queries import Queries
 from bittern.index.engines.search_engine import RowSet
 
 
@@ -115,6 +117,30 @@ def test_tombstones_count_as_memory_besides_the_codes() -> None:
     rows = np.arange(100)
     made = CodeBlocks.of(rows, some_codes(rows))
     assert (made.nbytes_besides, made.without(rows[:3]).nbytes_besides) == (0, 100)
+
+
+def test_the_layout_for_scans_takes_as_much_memory_as_the_codes_and_a_filter_no_more() -> None:
+    codes = np.random.default_rng(0).integers(0, 256, (10_000, 32), dtype=np.uint8)
+    made = CodeBlocks.of(np.arange(10_000), codes)
+    made.blocks[0].fast_scan(1_000)
+    engine = FlatEngine(made)
+    logits = np.random.default_rng(1).normal(size=(1, 256))
+    for queries in (Queries.of_logits(logits), Queries.of_codes(codes[:1])):
+        engine.search(queries, 10)
+        engine.search(queries, 10, RowSet(np.arange(0, 10_000, 2)))
+    assert made.nbytes_besides == made.nbytes
+
+
+def test_a_sample_has_different_allowed_positions_even_of_a_mask_with_a_pattern() -> None:
+    block = CodeBlocks.of(np.arange(6_000), some_codes(np.arange(6_000))).blocks[0]
+    for step in (1, 2, 3, 64, 3_000):
+        mask = np.zeros(6_000, dtype=bool)
+        mask[::step] = True
+        selected = BlockSelection(block, mask, int(mask.sum()))
+        for count in (1, 50, 1_000, 9_000):
+            drawn = selected.sample(count)
+            assert len(np.unique(drawn)) == len(drawn) >= min(count, selected.count) / 2
+            assert mask[drawn].all()
 
 
 def test_codes_cannot_be_changed_from_outside() -> None:

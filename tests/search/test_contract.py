@@ -49,18 +49,20 @@ def test_many_codes_are_searched_exactly_whatever_they_are(
 
 @pytest.mark.parametrize("make", EXACT)
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("share", [0.3, 0.8])
+@pytest.mark.parametrize(("bits", "distinct"), [(64, 30), (64, None), (256, 2_000)])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.97])
 def test_a_filter_that_only_the_farthest_rows_pass_is_answered_exactly(
-    make: Make, metric: str, share: float
+    make: Make, metric: str, bits: int, distinct: int | None, share: float
 ) -> None:
-    made = collection(20_000, 64)
-    queries = questions(metric, 4)
+    made = collection(20_000, bits, distinct=distinct, deleted=0.02)
     engine = make(made.blocks)
-    for query in queries:
+    for query in questions(metric, 2, bits):
         everything = made.nearest(query)[0]
         far = sorted(row for _, row in everything[int((1 - share) * len(everything)) :])
         rows = RowSet(np.array(far))
-        assert pairs(engine.search(query, 50, rows)[0]) == made.nearest(query, rows)[0][:50]
+        nearest = made.nearest(query, rows)[0]
+        for k in (1, 50, 3_000):
+            assert pairs(engine.search(query, k, rows)[0]) == nearest[:k]
 
 
 @pytest.mark.parametrize("make", EXACT)

@@ -96,7 +96,7 @@ def test_no_code_outside_the_candidates_is_nearer_than_their_floor(
     part = BlockSelection(made, None if share is None else mask, int(mask.sum()))
     memory = memory_of()
     memory.tile_rows = LEAST_TILE_ROWS
-    found = DeviceScan(memory, least_rows=0)(part, queries, count, True)
+    found = DeviceScan(memory, least_rows=0)(part, queries, count, None)
     assert len(found) == 3
     check(found, queries, made, mask, count)
 
@@ -105,7 +105,7 @@ def test_hamming_distances_from_the_device_are_exact() -> None:
     made = block(3_000, 256)
     queries = questions("hamming", 4, 256)
     found = DeviceScan(memory_of(), least_rows=0)(
-        BlockSelection(made, None, 3_000), queries, 90, True
+        BlockSelection(made, None, 3_000), queries, 90, None
     )
     for query, one in enumerate(found):
         assert one.error == 0.0
@@ -176,7 +176,7 @@ def test_the_callers_settings_of_pytorch_make_no_candidate_less_exact(metric: st
         queries = Queries.of_codes(queries.codes)
     with strange_settings():
         found = DeviceScan(memory_of(), least_rows=0)(
-            BlockSelection(made, None, 6_000), queries, 500, True
+            BlockSelection(made, None, 6_000), queries, 500, None
         )
     check(found, queries, made, np.ones(6_000, dtype=bool), 500)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
+from bittern.index.engines import scans
 from bittern.index.engines.blocks import Block, BlockSelection, CodeBlocks, RowNumbers
-from bittern.index.engines.flat import scan, search_selection
-from bittern.index.engines.queries import Queries
-from bittern.index.engines.scans import Candidates, FastScan, scan_raw
+from bittern.index.engines.flat import Bound, scan, search_selection
+from bittern.index.engines.queries import Queries, hamming
+from bittern.index.engines.scans import _LAYOUTS, Candidates, FastScan, RangeScan, scan_raw
 from tests.search.collections import questions
 
 
@@ -24,24 +27,57 @@ def check(found: Candidates, queries: Queries, codes: np.ndarray, allowed: np.nd
 
 @pytest.mark.parametrize("bits", [16, 64, 256, 1024])
 @pytest.mark.parametrize("scale", [1e-13, 1e-3, 1.0, 30.0])
-@pytest.mark.parametrize("share", [None, 0.3])
+@pytest.mark.parametrize("layout", [None, *_LAYOUTS])
 def test_no_code_beyond_the_candidates_is_nearer_than_their_floor(
+    monkeypatch: pytest.MonkeyPatch, bits: int, scale: float, layout: tuple[int, int] | None
+) -> None:
+    monkeypatch.setattr(scans, "_fastest_layout", lambda bits: layout)
+    rng = np.random.default_rng(bits)
+    codes = rng.integers(0, 256, (5000, bits // 8), dtype=np.uint8)
+    scan_codes = partial(scan_raw, codes) if layout is None else FastScan(codes).scan
+    for _ in range(10):
+        weights = rng.normal(size=(1, bits)) * scale * rng.exponential(size=(1, bits))
+        for queries in (Queries.of_weights(weights), Queries.of_codes(codes[:1])):
+            for count in (1, 50):
+                found = scan_codes(queries, count)[0]
+                assert len(found.positions) >= count
+                check(found, queries, codes, np.ones(5000, dtype=bool))
+
+
+@pytest.mark.parametrize("bits", [16, 64, 256, 1024])
+@pytest.mark.parametrize("scale", [1e-13, 1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("share", [None, 0.3])
+def test_a_scan_up_to_a_distance_misses_no_allowed_code(
     bits: int, scale: float, share: float | None
 ) -> None:
     rng = np.random.default_rng(bits)
     codes = rng.integers(0, 256, (5000, bits // 8), dtype=np.uint8)
     allowed = np.ones(5000, dtype=bool) if share is None else rng.random(5000) < share
     bitmap = None if share is None else np.packbits(allowed, bitorder="little")
-    laid_out = FastScan(codes)
+    laid_out = RangeScan(codes)
     for _ in range(10):
         weights = rng.normal(size=(1, bits)) * scale * rng.exponential(size=(1, bits))
-        for queries in (Queries.of_weights(weights), Queries.of_codes(codes[:1])):
-            for count in (1, 50):
-                found = laid_out.scan(queries, count, bitmap)[0]
-                assert len(found.positions) >= count
-                check(found, queries, codes, allowed)
-                if share is None:
-                    check(scan_raw(codes, queries, count)[0], queries, codes, allowed)
+        for query in (Queries.of_weights(weights), Queries.of_codes(codes[:1])):
+            exact = query.distances(0, codes)
+            nearest = np.sort(exact[allowed])
+            for limit in (nearest[0] - 1, *nearest[[0, 1, 40, 500, -2, -1]], nearest[-1] + 1):
+                found = laid_out.within(query, limit, bitmap)
+                if found is not None:
+                    assert len(np.unique(found)) == len(found)
+                    assert allowed[found].all()
+                    assert set(np.flatnonzero(allowed & (exact <= limit))) <= set(found)
+                else:
+                    assert scale < 1e-3 or limit > nearest[500]
+
+
+def test_hamming_distances_are_differing_bits_whatever_the_width() -> None:
+    rng = np.random.default_rng(0)
+    for width in (1, 2, 8, 9, 16, 24, 32, 40, 64, 128):
+        codes = rng.integers(0, 256, (300, width), dtype=np.uint8)
+        differing = np.unpackbits(codes ^ codes[7], axis=1).sum(axis=1)
+        assert hamming(codes[7], codes).tolist() == differing.tolist()
+        assert hamming(codes[7], codes[::2]).tolist() == differing[::2].tolist()
+        assert hamming(codes[7], codes[:0]).tolist() == []
 
 
 def test_a_scan_for_everything_has_nothing_to_miss() -> None:
@@ -80,10 +116,10 @@ def test_blocks_share_the_candidates_of_the_first_scan() -> None:
     counts = []
 
     def counting(
-        selected: BlockSelection, queries: Queries, count: int, hopeful: bool
+        selected: BlockSelection, queries: Queries, count: int, bound: Bound | None
     ) -> list[Candidates]:
-        counts.append((count, hopeful))
-        return scan(selected, queries, count, hopeful)
+        counts.append((count, bound))
+        return scan(selected, queries, count, bound)
 
     search_selection(questions("hamming", 1), 100, selection, counting, 1)
-    assert counts[:4] == [(400 / 4 + 100 / 2 + 20, True)] * 4
+    assert counts[:4] == [(400 / 4 + 100 / 2 + 20, None)] * 4
