@@ -31,12 +31,14 @@ _SCORE_ALL = 256
 """Up to this many rows are scored exactly without a scan."""
 _GATHER_SHARE = 0.12
 """Up to this share of a block, the allowed rows are gathered and scanned."""
+_RANGE_SHARE = 0.2
+"""Up to this share, they are gathered rather than scanned up to a distance."""
 _MOST_OVERFETCHED = 20_000
 """Most candidates of a scan without a selector."""
 _SPREAD_SAMPLE, _SPREAD_NEAREST, _SPREAD_LEAST = 512, 8, 4.0
 """Allowed rows are not spread evenly if, in a sample of rows, this many times as many as expected
 are as near as the allowed ones that are nearest."""
-_WITHIN_PLUS = 1_000
+_WITHIN_PLUS = 500
 """Candidates beyond k of a scan up to a distance: rows that single precision cannot tell apart."""
 _LIMIT_SAMPLE = 8_192
 """Allowed rows, at least, whose k-th nearest bounds the distance of the k-th of all."""
@@ -216,13 +218,13 @@ def _within(
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """All allowed codes up to the distance `limit`, and possibly others, with their positions."""
     block = selected.block
+    share = selected.count / len(block)
     positions = None
-    if selected.count > _GATHER_SHARE * len(block):
-        if query.metric == "hamming":
-            near = hamming(query.codes[0], block.codes) <= limit
-            positions = np.flatnonzero(near if selected.mask is None else near & selected.mask)
-        elif ranges := block.range_scan():
-            positions = ranges.within(query, limit, selected.bitmap)
+    if query.metric == "hamming" and share > _GATHER_SHARE:
+        near = hamming(query.codes[0], block.codes) <= limit
+        positions = np.flatnonzero(near if selected.mask is None else near & selected.mask)
+    elif share > _RANGE_SHARE and (ranges := block.range_scan()):
+        positions = ranges.within(query, limit, selected.bitmap)
     if positions is None:
         positions = selected.positions
         if selected.mask is None:
