@@ -171,14 +171,14 @@ def _first_count(k: int, blocks: int) -> int:
 def _proven(query: Queries, k: int, found: list[_Found], scan: Scan) -> Nearest:
     """One query's k nearest: score candidates, and scan for more until none can be missing."""
     best = _scored(query, k, found)
-    for scan_again in (_more, _everything):
+    for scan_again in (partial(_more, scan), _nearest_within):
         bound = Bound(k, best.distances[-1] if len(best) == k else _kth_of_sample(query, k, found))
         doubtful = [n for n, one in enumerate(found) if _floor(query, one) <= bound.distance]
         if not doubtful:
             break
         for number in doubtful:
             selected = found[number].selected
-            found[number] = _Found(selected, scan_again(selected, query, bound, scan))
+            found[number] = _Found(selected, scan_again(selected, query, bound))
         best = _scored(query, k, found)
     return best
 
@@ -195,19 +195,14 @@ def _kth_of_sample(query: Queries, k: int, found: list[_Found]) -> float:
     return float(nearest.distances.max() + nearest.error)
 
 
-def _more(selected: BlockSelection, query: Queries, bound: Bound, scan: Scan) -> Candidates:
+def _more(scan: Scan, selected: BlockSelection, query: Queries, bound: Bound) -> Candidates:
     """More candidates by the same scan."""
     times, plus = _SECOND
     return scan(selected, query, times * bound.k + plus, bound)[0]
 
 
-def _everything(selected: BlockSelection, query: Queries, bound: Bound, scan: Scan) -> Candidates:
-    """All rows that can be in the result, scored exactly."""
-    return _nearest_within(selected, query, bound)
-
-
 def _nearest_within(selected: BlockSelection, query: Queries, bound: Bound) -> Candidates:
-    """The nearest rows of one block, in the total order."""
+    """The rows of one block that can be in the result, scored exactly."""
     positions, codes = _within(selected, query, bound.distance)
     nearest = Nearest.of(query.distances(0, codes), positions, bound.k)
     return Candidates(nearest.rows, nearest.distances, 0.0, np.inf)
