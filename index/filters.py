@@ -22,8 +22,11 @@ reaches the store, and each error names the refused expression.
 from __future__ import annotations
 
 import functools
+import logging
 import math
+import threading
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from bittern.errors import FilterError
@@ -62,6 +65,8 @@ _WORDS = frozenset(
         "as",
     ]
 )
+_compiling = ContextVar("compiling", default=False)
+_importing = threading.Lock()
 _COMPARISONS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _ARGUMENTS = {"this", "expression", "expressions", "low", "high", "negate", "to", "is_string"}
 """What sqlglot's nodes may hold here: SQL's rarer clauses are further arguments of a node."""
@@ -91,18 +96,21 @@ def compile_where(where: str, columns: Mapping[str, ColumnType]) -> str:
         raise _refused(f"a condition is text, not {type(where).__name__}")
     if len(where) > MAX_CHARS:
         raise _refused(f"the condition has {len(where)} characters, the limit is {MAX_CHARS}")
+    before = _compiling.set(True)
     try:
         tree = _parse(where, columns)
         return _Renderer(columns).condition(tree, 0)
     except RecursionError:
         raise _too_deep() from None
+    finally:
+        _compiling.reset(before)
 
 
 def _parse(where: str, columns: Mapping[str, ColumnType]) -> exp.Expression:
+    dialect = _dialect()
     from sqlglot.errors import SqlglotError
     from sqlglot.tokens import Token, TokenType
 
-    dialect = _dialect()
     try:
         tokens = dialect.tokenize(where)
     except SqlglotError as error:
@@ -145,10 +153,22 @@ def _check_no_comment_marks(where: str) -> None:
             raise _refused("comments are not allowed in a condition")
 
 
-@functools.cache
 def _dialect() -> Dialect:
+    """The language of conditions.
+
+    Its modules import each other in a circle: threads that import them at once can fail.
+    """
+    with _importing:
+        return _made_dialect()
+
+
+@functools.cache
+def _made_dialect() -> Dialect:
     """Standard SQL, with columns quoted as in "name" or as in `name`, and no built-in functions."""
     from sqlglot import Dialect, parser, tokens
+
+    # It logs text of conditions as it is, line breaks included. What matters is raised, too.
+    logging.getLogger("sqlglot").addFilter(lambda record: not _compiling.get())
 
     class _Tokenizer(tokens.Tokenizer):  # type: ignore[misc, unused-ignore]
         IDENTIFIERS: ClassVar = ['"', "`"]

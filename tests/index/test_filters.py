@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from bittern.errors import FilterError
 from bittern.index.archive import Archive
 from bittern.index.columns import DARWIN_CORE, IDENTITY
+from bittern.index.filter_functions import CONDITIONS, VALUES
 from bittern.index.filters import compile_where
 from tests.index.samples import OWL, ids, photo, recording
 
@@ -206,23 +210,114 @@ def test_a_long_list_of_literals_is_answered(marsh: Archive) -> None:
     ]
 
 
-@given(st.text(max_size=60))
-@settings(max_examples=200, deadline=None)
-def test_any_text_is_either_compiled_or_refused_with_a_filter_error(where: str) -> None:
-    with contextlib.suppress(FilterError):
-        assert compile_where(where, COLUMNS).startswith("(")
-
-
-_WORDS = (
-    "tally,captive,scientificName,order,class,=,<,<>,AND,OR,NOT,(,),'a',1,2.5,-,IN,BETWEEN,LIKE,"
-    "IS,NULL,true,lower(,CAST(,AS,double"
+_LITERALS = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(
+        ["%", "_", "\\", "(", "[a-", "2024-05", "2024-13", "2007-11-13/15", "'", "\x85"]
+    ),
+).map(lambda text: "'" + text.replace("'", "''") + "'")
+_NUMBERS = st.one_of(
+    st.sampled_from([column for column, kind in COLUMNS.items() if kind != "string"]),
+    st.integers(-(2**63), 2**63).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(str),
 )
-_TOKENS = st.sampled_from([*_WORDS.split(","), ","])
+_TEXTS = st.recursive(
+    st.one_of(
+        st.sampled_from([column for column, kind in COLUMNS.items() if kind == "string"]), _LITERALS
+    ),
+    lambda text: st.one_of(
+        st.tuples(
+            st.sampled_from(["lower({})", "upper({})", "CAST({} AS text)", "({})"]), text
+        ).map(lambda call: call[0].format(call[1])),
+        _NUMBERS.map("CAST({} AS text)".format),
+    ),
+    max_leaves=3,
+)
+_DATES = st.tuples(st.sampled_from(["year", "month", "day_of_year"]), _TEXTS).map(
+    "{0[0]}({0[1]})".format
+)
+_OPERATORS = st.sampled_from(["=", "<>", "<", "<=", ">", ">="])
+_VALID = st.one_of(
+    st.tuples(_TEXTS, _OPERATORS, _TEXTS).map(" ".join),
+    st.tuples(_TEXTS, st.sampled_from(["LIKE", "NOT ILIKE"]), _LITERALS).map(" ".join),
+    st.tuples(st.one_of(_NUMBERS, _DATES), _OPERATORS, st.one_of(_NUMBERS, _DATES)).map(" ".join),
+    st.tuples(_NUMBERS, _NUMBERS, _DATES).map("{0[0]} BETWEEN {0[1]} AND {0[2]}".format),
+    st.tuples(_TEXTS, st.lists(_LITERALS, min_size=1)).map(
+        lambda pair: f"{pair[0]} NOT IN ({', '.join(pair[1])})"
+    ),
+    st.tuples(st.sampled_from(["taxon", "names_match"]), _LITERALS).map("{0[0]}({0[1]})".format),
+    st.tuples(st.dates(), st.dates()).map(lambda two: f"during('{min(two)}', '{max(two)}')"),
+    st.sampled_from(
+        ["captive", "captive IS NOT TRUE", "tally IS NULL", "within_box(-9, -9, 9, 9)"]
+    ),
+)
+_WRONG_VALUES = st.recursive(
+    st.one_of(
+        st.sampled_from(
+            [*COLUMNS, '"order"', "nosuch", '"', "t.tally", "鷺", "*", "NULL", "?", ";"]
+        ),
+        st.sampled_from(
+            ["INTERVAL '1' day", "1e999", "0x1F", "1_0", "٣", "1e", "9" * 400, "--", "->"]
+        ),
+        _TEXTS,
+        _NUMBERS,
+    ),
+    lambda value: st.one_of(
+        st.tuples(
+            st.sampled_from(
+                [*VALUES, *CONDITIONS, "length", "count", "sleep", "if", "trim", "date"]
+            ),
+            st.lists(value, max_size=4).map(", ".join),
+        ).map("{0[0]}({0[1]})".format),
+        st.tuples(
+            value, st.sampled_from(["double", "int", "date", "decimal(99)", "array<int>"])
+        ).map("CAST({0[0]} AS {0[1]})".format),
+        st.tuples(
+            value, st.sampled_from([*"+-*/%~,", "||", "::", "->", "IS", "=", "GLOB"]), value
+        ).map(" ".join),
+    ),
+    max_leaves=4,
+)
+_WRONG = st.one_of(
+    _WRONG_VALUES,
+    st.tuples(_WRONG_VALUES, _OPERATORS, _WRONG_VALUES).map(" ".join),
+    st.sampled_from(["DROP TABLE\nx", "SELECT 1", "SHOW\nx", "CALL x", "CASE WHEN 1 THEN 2 END"]),
+)
 
 
-@given(st.lists(_TOKENS, max_size=14).map(" ".join))
-@settings(max_examples=300, deadline=None)
-def test_whatever_compiles_the_store_can_evaluate(marsh: Archive, where: str) -> None:
+def _joined(condition: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.recursive(
+        condition,
+        lambda part: st.one_of(
+            st.tuples(part, st.sampled_from(["AND", "OR"]), part).map(" ".join),
+            part.map("NOT ({})".format),
+        ),
+        max_leaves=5,
+    )
+
+
+_CONDITIONS = st.one_of(_joined(_VALID), _joined(_VALID | _WRONG))
+_REPEATED = st.tuples(  # deep, and long
+    st.sampled_from(
+        ["(", "NOT ", "-", "lower(", "CAST(", "NOT (", "[", "{", "CASE WHEN ", "SELECT ("]
+    ),
+    st.sampled_from(["", ")", " AS text)", "]"]),
+    _CONDITIONS,
+    st.sampled_from([" AND ", " OR ", ", ", " ", " + ", ".", "\n", "''", " IS "]),
+    st.integers(0, 60) | st.integers(0, 2_000),
+    st.integers(1, 20) | st.integers(1, 600),
+).map(lambda r: r[0] * r[4] + r[3].join([r[2]] * r[5]) + r[1] * r[4])
+_BROKEN = st.tuples(_CONDITIONS, st.integers(0, 99), st.integers(0, 9), st.text(max_size=3)).map(
+    lambda b: b[0][: b[1]] + b[3] + b[0][b[1] + b[2] :]  # nearly valid
+)
+_FILTERS = 20_000 if settings.get_current_profile_name() == "random" else 300
+
+
+@given(st.one_of(_CONDITIONS, _CONDITIONS, _BROKEN, _REPEATED, st.text(max_size=60)))
+@settings(max_examples=_FILTERS)
+def test_any_condition_is_answered_or_refused_with_a_filter_error(
+    marsh: Archive, where: str
+) -> None:
     with contextlib.suppress(FilterError):
         marsh._current().matching(where)
 
@@ -256,3 +351,52 @@ def test_a_refusal_names_the_position_in_the_condition(where: str, message: str)
         compile_where(where, COLUMNS)
     assert message in str(refused.value)
     assert "sqlglot" not in str(refused.value)
+
+
+_FIRST_FILTERS = """
+import sys, threading
+from bittern.errors import FilterError
+from bittern.index import filters
+
+def compile(where):
+    barrier.wait()
+    try:
+        filters.compile_where(where, {"tally": "int64"})
+    except FilterError:
+        pass
+    except BaseException as error:
+        print(repr(error))
+
+for attempt in range(10):
+    barrier = threading.Barrier(4)
+    filters._made_dialect.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("sqlglot")]:
+        del sys.modules[name]
+    threads = [
+        threading.Thread(target=compile, args=(where,))
+        for where in ["tally = 1", "DROP TABLE\\nx", "CAST(tally AS text) = '1'", "tally ="]
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_the_first_filters_may_come_at_once() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FIRST_FILTERS],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == ""
+
+
+def test_no_text_of_a_condition_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    for where in ["DROP TABLE\nx", "tally -> '[1.5' = 1", "SHOW\nx", "tally ="]:
+        with pytest.raises(FilterError):
+            compile_where(where, COLUMNS)
+    assert caplog.text == ""
+    logging.getLogger("sqlglot").warning("of others")
+    assert "of others" in caplog.text
