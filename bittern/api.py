@@ -18,10 +18,10 @@ from typing import Any, Self, TypeAlias, TypeVar, get_args
 from bittern.checks import (
     MAX_MEDIA_BYTES,
     check_choice,
+    check_id,
     check_ids,
     check_model,
     check_page_size,
-    check_string,
     check_where,
     check_whole,
     modality_of_suffix,
@@ -172,7 +172,7 @@ class ArchiveAPI(ABC):
             ObservationNotFoundError: no observation has this id.
             QueryError: `id` is not text.
         """
-        return self._get(check_string(id, "id"))
+        return self._get(check_id(id))
 
     def add(
         self,

@@ -7,13 +7,20 @@ refused in the same words wherever it is noticed.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from bittern.errors import FilterError, InvalidInputError, LimitExceededError, QueryError
+from bittern.errors import (
+    FilterError,
+    InvalidInputError,
+    LimitExceededError,
+    MetadataError,
+    QueryError,
+)
 
 MAX_NAME_CHARS = 1_000
 """Longest name of a model, in characters."""
@@ -23,11 +30,19 @@ MAX_PAGE_SIZE = 1_000
 """Most observations on one page of a listing."""
 MAX_IDS = 10_000
 """Most ids of one deletion."""
+MAX_ID_BYTES = 1_024
+"""Longest new `occurrenceID`, in bytes of UTF-8."""
+MAX_MEDIA_NAME_BYTES = 4_096
+"""Longest new media name, in bytes of UTF-8: that of the longest path on Linux."""
+MAX_STORED_ID_CHARS = 2_048
+"""Longest id of an observation in any archive, in characters."""
 MAX_MEDIA_BYTES = 60 * 1024 * 1024
 """Largest picture or sound file that a query, or an item sent to a server, may be: what fits
 into the largest message that a server takes, with room for its metadata."""
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"})
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
+NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Characters that new ids and media names cannot have: controls (C0, C1) and line separators."""
 _Choice = TypeVar("_Choice", bound=str)
 
 
@@ -67,6 +82,42 @@ def check_string(value: object, field: str, error: type[InvalidInputError] = Que
             field=field,
         ) from cause
     return value
+
+
+def check_name(value: object, field: str, most: int = MAX_ID_BYTES) -> str:
+    """A new id or media name: one line, not blank, of at most `most` bytes of UTF-8.
+
+    Raises:
+        InvalidInputError: it is not Unicode text.
+        MetadataError: it is blank, too long, or has a control character.
+    """
+    text = check_string(value, field, InvalidInputError)
+    if not text.strip():
+        raise MetadataError(f"{field} is blank; give every media item one", field=field)
+    if len(text) > most or len(text.encode()) > most:
+        raise MetadataError(
+            f"{field} {text[:60]!r}... has {len(text.encode()):,} bytes of UTF-8, the limit is "
+            f"{most:,}; shorten it",
+            field=field,
+        )
+    if found := NOT_IN_NAMES.search(text):
+        raise MetadataError(
+            f"{field} {text[:60]!r} has the control character U+{ord(found[0]):04X} at position "
+            f"{found.start()}; remove it, or rename the file",
+            field=field,
+        )
+    return text
+
+
+def check_id(value: object, field: str = "id") -> str:
+    """An id to look up: text that may be the id of an observation; else a `QueryError`."""
+    text = check_string(value, field)
+    if len(text) > MAX_STORED_ID_CHARS:
+        raise QueryError(
+            f"{field} has {len(text):,} characters; no id has more than {MAX_STORED_ID_CHARS:,}",
+            field=field,
+        )
+    return text
 
 
 def check_whole(value: object, field: str, least: int, most: int | None = None) -> int:
@@ -122,11 +173,11 @@ def check_ids(ids: str | Iterable[object]) -> list[str]:
     """The ids of one deletion: one, or several.
 
     Raises:
-        QueryError: not text, or something that is no text among them.
+        QueryError: not text, or something among them that is no id.
         LimitExceededError: more than `MAX_IDS`.
     """
     try:
-        checked = [check_string(each, "ids") for each in ([ids] if isinstance(ids, str) else ids)]
+        checked = [check_id(each, "ids") for each in ([ids] if isinstance(ids, str) else ids)]
     except TypeError:
         raise QueryError(
             f"ids must be text or a list of texts, not {type(ids).__name__}", field="ids"

@@ -24,7 +24,7 @@ from bittern.errors import (
 from bittern.query import Query
 from bittern.service.grpc import messages
 from bittern.service.grpc.status import from_rpc_error
-from bittern.service.limits import check_item
+from bittern.service.limits import check_item, check_names
 from bittern.types import (
     AddResult,
     ArchiveStats,
@@ -383,6 +383,7 @@ class SendQueue(Iterator[pb.AddRequest]):
 
 
 def _item_message(item: MediaItem) -> pb.MediaItem:
+    check_names(item)
     check_item(item)
     source = item.data if item.data is not None else item.path
     assert source is not None

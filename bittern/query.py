@@ -15,6 +15,7 @@ import numpy as np
 from bittern.checks import (
     MAX_MEDIA_BYTES,
     check_choice,
+    check_id,
     check_model,
     check_string,
     check_where,
@@ -188,7 +189,7 @@ def _checked_inputs(inputs: tuple[QueryInput, ...]) -> tuple[QueryInput, ...]:
 def _checked_input(kind: str, value: object) -> str | bytes:
     """The words, media, id or code of a query."""
     if kind in ("text", "id"):
-        text = check_string(value, kind)
+        text = check_id(value) if kind == "id" else check_string(value, kind)
         if kind == "text" and not text.strip():
             raise QueryError("the text is empty; say what to look for", field="text")
         if kind == "text" and len(text) > MAX_TEXT_CHARS:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from bittern import result_table
+from bittern.checks import MAX_STORED_ID_CHARS
 from bittern.errors import BitternError
 
 if TYPE_CHECKING:
@@ -129,6 +130,8 @@ class AddResult:
     @classmethod
     def failure(cls, occurrence_id: str, error: BitternError, message: str = "") -> AddResult:
         """An item that failed with an error; `message` replaces that of the error."""
+        if isinstance(occurrence_id, str) and len(occurrence_id) > MAX_STORED_ID_CHARS:
+            occurrence_id = f"{occurrence_id[:100]}…"
         return cls(occurrence_id, AddStatus.FAILED, 0, error.reason, message or error.message)
 
 

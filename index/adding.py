@@ -18,13 +18,13 @@ and the codes of all models, which belong to the replaced media.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from bittern.checks import MAX_MEDIA_NAME_BYTES, MAX_STORED_ID_CHARS, check_name
 from bittern.errors import BitternError, CodeError, DuplicateObservationError, MetadataError
 from bittern.index.columns import MetadataColumns, Value
 from bittern.index.models import ModelRecord
@@ -32,10 +32,8 @@ from bittern.index.observation import CodedObservation
 from bittern.index.store import is_unicode
 from bittern.types import AddResult, AddStatus, Observation, OnDuplicate
 
-MAX_ID_CHARS = 1024
 MAX_WINDOWS = 100_000
 """Most observations of one media item."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WINDOW = "#t="
 _MODALITIES = ("image", "audio")
 
@@ -131,9 +129,12 @@ class Planner:
             return AddResult.failure(name, error)
 
     def _accept(self, name: str, item: Sequence[CodedObservation]) -> AddResult:
+        stored, planned = self._stored.get(name), self._items.get(name)
+        if stored is None:  # earlier releases took other names
+            check_name(name, "occurrenceID")
+            check_name(item[0].observation.media, "media", MAX_MEDIA_NAME_BYTES)
         _check_identity(name, item)
         dim = self._check_codes(name, item)
-        stored, planned = self._stored.get(name), self._items.get(name)
         modality = item[0].observation.modality
         known = planned.observations[0].observation.modality if planned else None
         known = known or (stored.modality if stored else modality)
@@ -187,12 +188,6 @@ class Planner:
 
 
 def _check_identity(name: str, item: Sequence[CodedObservation]) -> None:
-    if not isinstance(name, str) or not name or len(name) > MAX_ID_CHARS or _CONTROL.search(name):
-        raise MetadataError(
-            f"an occurrenceID is 1 to {MAX_ID_CHARS} characters without control characters, "
-            f"not {str(name)[:60]!r}",
-            field="occurrenceID",
-        )
     if _WINDOW in name:
         raise MetadataError(
             f"an occurrenceID cannot contain {_WINDOW!r}, which marks windows: {name[:60]!r}",
@@ -211,7 +206,7 @@ def _check_identity(name: str, item: Sequence[CodedObservation]) -> None:
 
 def _check_observation(name: str, observation: Observation, modality: str) -> None:
     own_id = observation.id == name or observation.id.startswith(name + _WINDOW)
-    if observation.occurrence_id != name or not own_id or len(observation.id) > 2 * MAX_ID_CHARS:
+    if observation.occurrence_id != name or not own_id or len(observation.id) > MAX_STORED_ID_CHARS:
         raise MetadataError(
             f"observation id {observation.id[:60]!r} does not belong to occurrenceID {name!r}: "
             f"it must be that, or that and {_WINDOW}start,end",

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bittern.checks import MAX_MEDIA_NAME_BYTES
 from bittern.errors import ArchiveDamagedError, ObservationNotFoundError
 from bittern.index.columns import FINGERPRINT, IDENTITY, as_given
 from bittern.index.engines.search_engine import RowSet
@@ -342,12 +343,17 @@ class Generation:
         return table if np.array_equal(np.sort(int64s(table["row"])), np.sort(rows)) else None
 
 
+def _shortened(media: str) -> str:
+    """A media name of an earlier release, which had no limit, to the length of the longest path."""
+    return media if len(media) <= MAX_MEDIA_NAME_BYTES else media[: MAX_MEDIA_NAME_BYTES - 1] + "…"
+
+
 def _observation(value: dict[str, Any], metadata_columns: Sequence[str]) -> Observation:
     return Observation(
         id=value["id"],
         occurrence_id=value["occurrenceID"],
         modality=value["modality"],
-        media=value["media"],
+        media=_shortened(value["media"]),
         media_root=value["mediaRoot"] or "",
         start_s=value["start_s"],
         end_s=value["end_s"],

@@ -360,7 +360,9 @@ class Store:
                 if where is None:
                     raise
                 raise FilterError(
-                    f"the condition cannot be evaluated: {first_line(error)}", field="where"
+                    "the condition cannot be evaluated, most likely because it is nested too deep; "
+                    f"write it flatter (the store: {first_line(error)[:100]})",
+                    field="where",
                 ) from error
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

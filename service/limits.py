@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from bittern.checks import MAX_MEDIA_BYTES, check_string
+from bittern.checks import MAX_MEDIA_BYTES, MAX_MEDIA_NAME_BYTES, check_name, check_string
 from bittern.errors import (
     DeadlineExceededError,
     InvalidInputError,
@@ -159,6 +159,12 @@ def check_query_media(query: Query, config: ServiceConfig) -> None:
             check_media(each.value, each.kind, config)
 
 
+def check_names(item: MediaItem) -> None:
+    """Refuse an item whose id or media name no archive takes; raises as `check_name`."""
+    check_name(item.occurrence_id, "occurrence_id")
+    check_name(item.media, "media", MAX_MEDIA_NAME_BYTES)
+
+
 def check_item(item: MediaItem, *, fetched: bool = False) -> None:
     """Refuse an item that cannot be coded or sent.
 
@@ -171,8 +177,8 @@ def check_item(item: MediaItem, *, fetched: bool = False) -> None:
             audio, or neither a path nor data.
         MetadataError: metadata that no archive can hold.
     """
-    for field in ("occurrence_id", "media", "modality", "media_root"):
-        check_string(getattr(item, field), field, InvalidInputError)
+    check_string(item.modality, "modality", InvalidInputError)
+    check_string(item.media_root, "media_root", InvalidInputError)
     if item.modality not in ("image", "audio"):
         raise InvalidInputError(
             f"{item.media!r} has the modality {item.modality!r}; it must be image or audio",

@@ -51,11 +51,11 @@ class _Batch:
             check_media(message.data, "data", config)
             item = item_from_wire(message)
         except BitternError as error:
-            text = f"{message.media}: {error.message}"
+            text = f"{message.media[:100]}: {error.message}"
             self.refused.append(AddResult.failure(message.occurrence_id, error, text))
             return
         self.items.append(item)
-        self.held_bytes += len(message.data)
+        self.held_bytes += message.ByteSize()
 
     @property
     def full(self) -> bool:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from time import monotonic, perf_counter
 
 from bittern.encoders.base import Modality
-from bittern.errors import UnsupportedModalityError
+from bittern.errors import InvalidInputError, UnsupportedModalityError
 from bittern.index.archive import Archive
 from bittern.index.observation import CodedBefore, CodedObservation, Fingerprint
 from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck, another_file
 from bittern.service.ingest.prefetch import close_stream
 from bittern.service.ingest.report import JobReport, OnProgress, Stages, new_stages
+from bittern.service.limits import check_names
 from bittern.service.models.model import Model
 from bittern.service.sources.base import Entry, id_of_name, other_id
 from bittern.types import AddResult, AddStatus, MediaItem, OnDuplicate
@@ -350,8 +351,10 @@ def _lookups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         raise error
 
 
-def reject_unsupported(model: Model, entries: Iterable[Entry]) -> Iterator[Entry]:
+def reject_unusable(model: Model, entries: Iterable[Entry]) -> Iterator[Entry]:
     """Entries; those that the model cannot code are replaced by a failure, before any decoding.
+
+    So are those whose id or media name no archive takes.
 
     Items of an unknown modality stay: decoding fails them.
 
@@ -360,14 +363,17 @@ def reject_unsupported(model: Model, entries: Iterable[Entry]) -> Iterator[Entry
             that needs a tower.
     """
     for entry in entries:
-        if isinstance(entry, MediaItem) and entry.modality in set(Modality):
-            modality = Modality(entry.modality)
+        if isinstance(entry, MediaItem):
+            known = entry.modality in set(Modality)
             try:
-                model.require(modality)
-            except UnsupportedModalityError as error:
+                check_names(entry)
+                if known:
+                    model.require(Modality(entry.modality))
+            except (InvalidInputError, UnsupportedModalityError) as error:
                 yield AddResult.failure(entry.occurrence_id, error)
                 continue
-            model.check_tower(modality)
+            if known:
+                model.check_tower(Modality(entry.modality))
         yield entry
 
 

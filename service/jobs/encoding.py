@@ -10,7 +10,7 @@ from typing import Any
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
 from bittern.files import check_output_file
-from bittern.service.ingest.commit import reject_unsupported
+from bittern.service.ingest.commit import reject_unusable
 from bittern.service.ingest.items import Embedded
 from bittern.service.ingest.parquet_parts import ParquetParts, table_of
 from bittern.service.ingest.report import JobReport
@@ -68,7 +68,7 @@ def encode_source(
         saved = saved or parts.fitted_model()
         if saved is not None:
             model = Model(saved, embedder)
-            supported = reject_unsupported(model, entries)
+            supported = reject_unusable(model, entries)
             stream = control.embed(embedder, parts.without_coded(supported, model.digest), saved)
         else:
             saved, stream = fit_on_first(

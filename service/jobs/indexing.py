@@ -14,7 +14,7 @@ from bittern.service.ingest.commit import (
     ArchiveCommits,
     Commit,
     CommitPolicy,
-    reject_unsupported,
+    reject_unusable,
     store_all,
 )
 from bittern.service.ingest.embedding import embed_items
@@ -127,7 +127,7 @@ def index_source(
     model = chosen_model(local, options, entries)
     if model is not None:
         commits = _commits(local, model, options, report)
-        wanted = commits.without_stored(reject_unsupported(model, entries))
+        wanted = commits.without_stored(reject_unusable(model, entries))
         stream = control.embed(model.embedder, wanted, model.saved)
     else:
         options = with_encoder(options)

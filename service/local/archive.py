@@ -25,7 +25,7 @@ from bittern.service.export.files import check_export, file_chunks, write_file
 from bittern.service.export.folder import media_of_hits, media_of_observations, write_folder
 from bittern.service.export.rows import ExportRows, metadata_types, rows_of_archive, rows_of_hits
 from bittern.service.export.writers import FOLDER, writer_of
-from bittern.service.ingest.commit import ArchiveCommits, check_towers, reject_unsupported
+from bittern.service.ingest.commit import ArchiveCommits, check_towers, reject_unusable
 from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Decoded, decode
 from bittern.service.ingest.report import new_stages
@@ -294,7 +294,7 @@ class LocalArchive(ArchiveAPI):
             for chosen, group in self._by_model(batch, model):
                 check_towers(chosen, group)
                 commits = ArchiveCommits(self.archive, chosen, on_duplicate, stages=stages)
-                taken = commits.without_stored(reject_unsupported(chosen, group))
+                taken = commits.without_stored(reject_unusable(chosen, group))
                 embedded = embed_items(chosen.embedder, taken, stages)
                 yield commits.commit(builtins.list(embedded))
 

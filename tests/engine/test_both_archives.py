@@ -20,6 +20,7 @@ from bittern.errors import (
     InvalidInputError,
     ModelNotFoundError,
     ObservationNotFoundError,
+    QueryError,
     UnsupportedMediaError,
 )
 from bittern.hashing.codes import unpack
@@ -151,6 +152,39 @@ def test_adding_getting_listing_and_deleting(archive: ArchiveAPI) -> None:
     assert archive.delete("new") == ["new"]
     with pytest.raises(ObservationNotFoundError):
         archive.get("new")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "\u3000 ", "a\nb", "a\x9bb", "a\x7f", "a\u2028b", "\ud800", "é" * 2_049]
+)
+def test_ids_and_media_names_fit_on_one_line(archive: ArchiveAPI, name: str) -> None:
+    good = MediaItem("new", "a.png", "image", data=picture("red"))
+    items = [replace(good, occurrence_id=name), replace(good, media=name), good]
+    *results, added = [result for batch in archive.add(items) for result in batch]
+    assert all(result.reason in ("METADATA", "INVALID_INPUT") for result in results)
+    assert all(len(result.message) < 300 for result in results)
+    assert added.status is AddStatus.ADDED
+
+
+def test_what_is_no_id_is_not_looked_up(archive: ArchiveAPI) -> None:
+    for call in (archive.get, archive.delete, lambda name: archive.search(id=name)):
+        with pytest.raises(QueryError, match="no id has more than 2,048"):
+            call("x" * 2_049)
+
+
+def test_a_media_name_of_an_earlier_release_is_shortened(
+    archive: ArchiveAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "x" * (50 << 20)
+    with monkeypatch.context() as earlier:
+        for module in ("client", "service.ingest.commit"):
+            earlier.setattr(f"bittern.{module}.check_names", lambda item: None)
+        earlier.setattr("bittern.index.adding.check_name", lambda *given: None)
+        [[added]] = archive.add([MediaItem("old", name, "image", data=picture("red"))])
+    assert added.status is AddStatus.ADDED
+    hits = archive.search("red", target="image").hits
+    assert {hit.id: hit.media for hit in hits}["old"] == "x" * 4_095 + "…"
+    assert archive.get("old").media.endswith("…")
 
 
 def test_stats_and_models_agree_with_what_was_indexed(
