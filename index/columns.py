@@ -19,6 +19,8 @@ Value = str | float | int | bool
 
 MAX_COLUMNS = 500
 """Most metadata columns of one archive."""
+MAX_ITEM_COLUMNS = 250
+"""Most metadata columns of one observation: none can use up an archive's columns."""
 MAX_VALUE_BYTES = 64 << 10
 """Longest text value, in bytes of UTF-8."""
 
@@ -110,6 +112,7 @@ class MetadataColumns:
         Raises:
             MetadataError: a name or value cannot be stored.
         """
+        _check_count(metadata)
         accepted: dict[str, Value] = {}
         new: dict[str, ColumnType] = {}
         seen: dict[str, str] = {}
@@ -126,7 +129,8 @@ class MetadataColumns:
         if len(self.types) + len(new) > MAX_COLUMNS:
             raise MetadataError(
                 f"metadata would take the archive to {len(self.types) + len(new)} columns, the "
-                f"limit is {MAX_COLUMNS}; leave out columns such as {sorted(new)[0]!r}",
+                f"limit is {MAX_COLUMNS}; leave out columns such as {sorted(new)[0]!r}, or delete "
+                "the observations that use others: columns without values are removed",
                 field=sorted(new)[0],
             )
         for name, column_type in new.items():
@@ -163,9 +167,10 @@ def check_metadata(metadata: Mapping[str, object]) -> None:
     """Check that some archive could hold the metadata, whatever the types of its columns.
 
     Raises:
-        MetadataError: an invalid column name, a value that is no text, number or bool, or a text
-            that is too long or not Unicode.
+        MetadataError: too many columns, an invalid column name, a value that is no text, number
+            or bool, or a text that is too long or not Unicode.
     """
+    _check_count(metadata)
     columns = MetadataColumns(DARWIN_CORE)
     seen: dict[str, str] = {}
     for name, value in metadata.items():
@@ -174,6 +179,16 @@ def check_metadata(metadata: Mapping[str, object]) -> None:
             _type_of(name, value)
         if isinstance(value, str):
             _text(name, value)
+
+
+def _check_count(metadata: Mapping[str, object]) -> None:
+    held = [name for name, value in metadata.items() if value is not None]
+    if len(held) > MAX_ITEM_COLUMNS:
+        raise MetadataError(
+            f"an observation has {len(held)} metadata columns, the limit is {MAX_ITEM_COLUMNS}; "
+            f"leave out columns such as {str(held[-1])[:64]!r}",
+            field="metadata",
+        )
 
 
 def _type_of(name: str, value: object) -> ColumnType:

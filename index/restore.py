@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bittern.errors import PreconditionError
 from bittern.index.folder import ArchiveFolder, Switch
 from bittern.index.loading import int64s
 from bittern.index.models import ModelRecord
@@ -63,7 +64,20 @@ def restore(
 
     Returns:
         the number of rows that changed.
+
+    Raises:
+        PreconditionError: a column has another type now.
     """
+    names = {name.lower(): name for name in store.columns}
+    for name in then.columns:  # one that was dropped for lack of values may have been made again
+        now = names.get(name.lower(), name)
+        old, new = then.field_type(name), store.field_type(now)
+        if new not in (None, old) or (new and now != name):
+            raise PreconditionError(
+                f"column {name!r} held {old} then, {now!r} holds {new} now, so nothing was "
+                "restored; export the snapshot, and index the export into a new archive",
+                field="snapshot",
+            )
     lost = [name for name in then.columns if store.field_type(name) is None]
     store.add_columns([then._schema.field(name) for name in lost])
     models = [

@@ -23,7 +23,13 @@ from bittern.errors import (
 from bittern.files import check_inside
 from bittern.index.adding import PlannedItem, Planner, StoredItem, rows_of
 from bittern.index.checksums import LOG_NAME, TABLE_FOLDER
-from bittern.index.columns import FINGERPRINT, INTERNAL, MetadataColumns
+from bittern.index.columns import (
+    DARWIN_CORE,
+    FINGERPRINT,
+    INTERNAL,
+    MAX_COLUMNS,
+    MetadataColumns,
+)
 from bittern.index.commit_log import CommitLog
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.leftovers import clear_leftovers, unnamed_models
@@ -98,6 +104,7 @@ class Writer:
         self._file_lock = lock
         self._lock = threading.Lock()
         self._next_row: int | None = None
+        self._lost_rows = True
         self._commits = 0
         self._changed_rows = 0
         self._failed = False
@@ -173,6 +180,7 @@ class Writer:
                 field="on_duplicate",
             )
         with self._changing():
+            self._make_room_for_columns(items)
             columns = MetadataColumns(self._store.metadata_types)
             embeddings = self._store.field_type(record.embedding_column)
             dim = None if embeddings is None else int(embeddings.list_size)
@@ -217,6 +225,7 @@ class Writer:
         with self._changing():
             then = self._store.at(wanted.version)
             models, next_row = wanted.models, self._first_free_row()
+            self._lost_rows = True
             changed = restore(self._folder, self._store, then, models, next_row)
             drop_unnamed(self._folder, self._store, self._folder.read_header())
             self._committed(changed)
@@ -306,6 +315,19 @@ class Writer:
             item.coded |= is_coded
         return stored
 
+    def _make_room_for_columns(self, items: Sequence[Sequence[CodedObservation]]) -> None:
+        """Drop metadata columns without values, where a batch would exceed their limit."""
+        types = self._store.metadata_types
+        named = {name for item in items for one in item for name in one.observation.metadata}
+        if self._lost_rows and len(types.keys() | named) > MAX_COLUMNS:
+            unused = [
+                name
+                for name in types.keys() - DARWIN_CORE.keys()
+                if not self._store.count(f"`{name}` IS NOT NULL")
+            ]
+            self._store.drop_columns(sorted(unused))
+            self._lost_rows = False
+
     def _add_columns(
         self,
         items: Mapping[str, PlannedItem],
@@ -393,6 +415,7 @@ class Writer:
 
     def _keep_next_row(self) -> None:
         """Store the next row number, before rows are removed."""
+        self._lost_rows = True
         next_row = self._first_free_row()
         header = self._folder.read_header()
         if header.next_row < next_row:

@@ -13,8 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bittern.errors import MetadataError, PreconditionError
 from bittern.index.archive import Archive
-from bittern.index.columns import DARWIN_CORE, MAX_COLUMNS, MetadataColumns
+from bittern.index.columns import (
+    DARWIN_CORE,
+    MAX_COLUMNS,
+    MAX_ITEM_COLUMNS,
+    MetadataColumns,
+    check_metadata,
+)
 from bittern.types import AddStatus
 from tests.index.samples import OWL, photo
 
@@ -205,12 +212,33 @@ def test_a_column_of_a_failed_item_is_not_added(archive: Archive) -> None:
 
 
 def test_more_columns_than_the_limit_are_refused(archive: Archive) -> None:
-    room = MAX_COLUMNS - len(DARWIN_CORE)
-    many = {f"c{i}": i for i in range(room)}
-    results = archive.add(
-        [photo("a", many | {"extra": 1}), photo("b", many), photo("c", {"extra": 1})],
-        model=OWL.digest,
-    )
-    assert [str(r.status) for r in results] == ["failed", "added", "failed"]
-    assert str(MAX_COLUMNS) in results[0].message
+    many = {f"c{i}": i for i in range(MAX_ITEM_COLUMNS)}
+    rest = {f"d{i}": i for i in range(MAX_COLUMNS - len(DARWIN_CORE) - len(many))}
+    items = [("a", many | {"extra": 1}), ("b", many), ("c", rest | {"extra": 1}), ("d", rest)]
+    results = archive.add([photo(*item) for item in items], model=OWL.digest)
+    assert [str(r.status) for r in results] == ["failed", "added", "failed", "added"]
+    assert str(MAX_ITEM_COLUMNS) in results[0].message
+    assert str(MAX_COLUMNS) in results[2].message
     assert archive.get("b").metadata == many
+    with pytest.raises(MetadataError, match="251 metadata columns"):
+        check_metadata(many | {"extra": 1})
+
+
+def test_columns_without_values_make_room_for_others(archive: Archive) -> None:
+    for letter in "ab":
+        archive.add([photo(letter, {f"{letter}{i}": i for i in range(240)})], model=OWL.digest)
+    archive.take_snapshot("full")
+    archive.delete(["a"])
+    new = {"a0": "text", **{f"c{i}": i for i in range(239)}}
+    [result] = archive.add([photo("c", new)], model=OWL.digest)
+    assert str(result.status) == "added"
+    assert (len(archive.get("b").metadata), archive.get("c").metadata) == (240, new)
+    assert "a1" not in archive.stats().columns
+    with Archive.open(archive.path, snapshot="full") as then:
+        assert then.get("a").metadata["a0"] == 0
+    with pytest.raises(PreconditionError, match="'a0' held int64 then, 'a0' holds string now"):
+        archive.restore("full")
+    archive.delete(["c"])
+    archive.add([photo("d", {f"d{i}": i for i in range(240)})], model=OWL.digest)
+    archive.restore("full")
+    assert archive.get("a").metadata["a239"] == 239
