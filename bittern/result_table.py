@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
+from bittern.text import escaped
+
 if TYPE_CHECKING:
     from bittern.types import Hit, Observation, SearchResult
 
@@ -98,5 +100,5 @@ def _cells(hit: Hit) -> tuple[str, ...]:
 
 
 def _printable(cell: str, widest: int = _WIDEST) -> str:
-    cell = "".join(character if character.isprintable() else " " for character in cell)
+    cell = escaped(cell)
     return cell if len(cell) <= widest else cell[: widest - 1] + "…"

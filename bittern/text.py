@@ -1,8 +1,19 @@
-"""Numbers in sentences: ``1 item``, ``2,000 items``, and the verbs that go with them."""
+"""Numbers in sentences (``1 item``, ``2,000 items``), and text that a terminal does not act on."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+_ACTED_ON = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Controls (C0, C1), line separators, marks of direction, and halves of surrogate pairs."""
+
+
+def escaped(text: str) -> str:
+    r"""Text with ``\u001b`` for characters that a terminal acts on; within JSON it stays equal."""
+    return _ACTED_ON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -176,6 +176,8 @@ class ModelStats:
         bits: code length.
         rows: rows coded, by modality.
         engines: how its codes are searched, by modality; only of codes that are loaded.
+        state: ``ready``, ``pending`` (being coded, not searched yet) or ``retired`` (replaced by
+            another model).
     """
 
     name: str
@@ -183,6 +185,7 @@ class ModelStats:
     bits: int
     rows: Mapping[str, int]
     engines: Mapping[str, EngineStats] = field(default_factory=dict)
+    state: str = "ready"
 
 
 @dataclass(frozen=True, slots=True)

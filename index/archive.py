@@ -425,11 +425,7 @@ class Archive:
             name=header.name,
             observations=generation.observation_counts,
             recordings=generation.recordings,
-            models=[
-                self._model_stats(generation, record)
-                for record in header.models
-                if record.state != "pending"
-            ],
+            models=[self._model_stats(generation, record) for record in header.models],
             generation=generation.version,
             code_bytes=generation.code_bytes,
             columns=dict(generation.store.metadata_types),
@@ -442,7 +438,7 @@ class Archive:
             if len(blocks)
         }
         counts = generation.code_counts(record)
-        return ModelStats(record.name, record.digest, record.bits, counts, engines)
+        return ModelStats(record.name, record.digest, record.bits, counts, engines, record.state)
 
     # Checks and export
 

@@ -20,7 +20,7 @@ from bittern.cli import history, indexing, jobs, listing, searching, training
 from bittern.cli.demo import demo
 from bittern.cli.evaluating import evaluate
 from bittern.cli.options import flag, grouped
-from bittern.cli.output import FAILED, MISUSED, print_error
+from bittern.cli.output import FAILED, MISUSED, EscapingFormatter, print_error
 from bittern.cli.serving import serve
 from bittern.cli.verify import verify
 from bittern.errors import BitternError, InvalidInputError, LayoutError
@@ -148,7 +148,9 @@ def run() -> None:
 
 def _quiet_libraries() -> None:
     """Keep libraries' notices off the screen; warnings of our own still show."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(EscapingFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     os.environ.setdefault("LANCE_LOG", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")

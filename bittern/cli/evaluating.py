@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,16 @@ import typer
 from rich.table import Table
 
 from bittern.cli.options import Embeddings, Json, flag
-from bittern.cli.output import INTERRUPTED, err, licence_notice, note, progress, show, table
+from bittern.cli.output import (
+    INTERRUPTED,
+    err,
+    licence_notice,
+    note,
+    print_json,
+    progress,
+    show,
+    table,
+)
 from bittern.errors import InvalidInputError
 from bittern.text import counted
 
@@ -244,7 +254,7 @@ def _run(request: EvalRequest, as_json: bool) -> None:
         note("interrupted; finished measurements are kept. The same command continues the run.")
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        print((request.out / "results.json").read_text(encoding="utf-8"), end="")
+        print_json(json.loads((request.out / "results.json").read_text(encoding="utf-8")))
         return
     _print_results(results)
     note(f"report: {request.out / 'index.html'}")
@@ -325,7 +335,10 @@ def _print_results(results: Results) -> None:
     models = {row.model for row in results.rows}
     show(results.command, style="dim")
     for task in results.tasks:
+        every = {group.queries for group in task.groups if group.name == "all"}
         for group in task.groups:
+            if group.name != "all" and group.queries in every:
+                continue  # a group of all queries: its table would be the same
             of = f" ({task.model})" if len(models) > 1 else ""
             subset = "" if group.name == "all" else f", {group.name}"
             queries = counted(group.queries, "query", "queries")

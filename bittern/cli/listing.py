@@ -155,10 +155,12 @@ def _engine_table(found: ArchiveStats) -> Table:
     unknown = "unknown: the server has an earlier version" if silent else "not in memory yet"
     rows = []
     for model in found.models:
+        name = model.name if model.state == "ready" else f"{model.name} ({model.state})"
         for modality, count in _in_order(model.rows):
             engine = model.engines.get(modality)
-            cells = _engine_cells(engine) if engine else ("", "", "", unknown if count else "")
-            rows.append((model.name, modality, f"{count:,}", *cells))
+            why = unknown if model.state != "pending" else "not searched before it is complete"
+            cells = _engine_cells(engine) if engine else ("", "", "", why if count else "")
+            rows.append((name, modality, f"{count:,}", *cells))
     return table(
         ("model", "target", "rows", "engine", "codes", "other data", "why"),
         rows,

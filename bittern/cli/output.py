@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -27,7 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bittern.result_table import name_of
-from bittern.text import counted
+from bittern.text import counted, escaped
 
 if TYPE_CHECKING:
     from bittern.types import AddResult, Hit, Observation, SearchResult
@@ -127,18 +128,30 @@ def command() -> str:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    print(escaped(json.dumps(value, ensure_ascii=False, allow_nan=False)))
 
 
 def plain(text: object) -> Text:
-    """Text from outside: no markup, control characters made visible."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)))
+    """Text from outside: no markup, and nothing that a terminal acts on."""
+    return Text(escaped(str(text)))
+
+
+class EscapingFormatter(logging.Formatter):
+    """Writes log records so that text from outside neither ends a line nor acts on a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the base class
+        """The line of a record."""
+        return escaped(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - of the base class
+        """The traceback, indented."""
+        return "\n".join(f"  {escaped(line)}" for line in super().formatException(ei).split("\n"))
 
 
 def progress(what: str, total: int | None) -> tuple[Progress, Any]:
     """A progress bar; shown on a terminal only."""
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -146,7 +159,7 @@ def progress(what: str, total: int | None) -> tuple[Progress, Any]:
         console=err,
         disable=not err.is_terminal,
     )
-    return bar, bar.add_task(what, total=total)
+    return bar, bar.add_task(escaped(what), total=total)
 
 
 @contextmanager
@@ -199,7 +212,7 @@ def show_hits(result: SearchResult, title: str = "") -> None:
     """Hits as a table; on a narrow terminal each hit has two lines. File names stay whole."""
     narrow = out.width < _WIDE
     sound = result.target == "audio"
-    heading = Text(title, style="bold") if title else None
+    heading = plain(title) if title else None
     hits = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     hits.add_column("", justify="right", style="dim")
     longest = max((cell_len(hit.media) for hit in result.hits), default=0)

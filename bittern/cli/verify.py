@@ -165,7 +165,7 @@ def _print_coded(coded: SampleCheck) -> None:
     if coded.missing:
         note(
             f"{coded.missing} of {coded.searched} media files are missing, for example that of "
-            f"{coded.some_missing[0]}; searches work without them"
+            f"{coded.some_missing[0]}; searches still find their observations"
         )
 
 

@@ -959,7 +959,7 @@ class StatsResponse(google.protobuf.message.Message):
 
     @property
     def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelStats]:
-        """The models that coded them."""
+        """The models that coded them, and those that are not complete yet."""
 
     @property
     def columns(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
@@ -1029,12 +1029,17 @@ class ModelStats(google.protobuf.message.Message):
     BITS_FIELD_NUMBER: builtins.int
     ROWS_FIELD_NUMBER: builtins.int
     ENGINES_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name, e.g. "field-256"."""
     digest: builtins.str
     """Hex SHA-256 of everything that decides the model's codes."""
     bits: builtins.int
     """Code length in bits."""
+    state: builtins.str
+    """"ready", "pending" (being coded, not searched yet) or "retired" (replaced by another model);
+    empty from servers before version 0.2.
+    """
     @property
     def rows(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
         """Coded rows by modality."""
@@ -1051,8 +1056,9 @@ class ModelStats(google.protobuf.message.Message):
         bits: builtins.int = ...,
         rows: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
         engines: collections.abc.Mapping[builtins.str, Global___EngineStats] | None = ...,
+        state: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["bits", b"bits", "digest", b"digest", "engines", b"engines", "name", b"name", "rows", b"rows"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["bits", b"bits", "digest", b"digest", "engines", b"engines", "name", b"name", "rows", b"rows", "state", b"state"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ModelStats: typing_extensions.TypeAlias = ModelStats

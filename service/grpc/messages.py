@@ -401,7 +401,8 @@ def stats_from_wire(message: pb.StatsResponse) -> ArchiveStats:
     models = []
     for model in message.models:
         engines = {m: _read(EngineStats, engine) for m, engine in model.engines.items()}
-        models.append(_read(ModelStats, model, engines=engines))
+        state = model.state or "ready"
+        models.append(_read(ModelStats, model, engines=engines, state=state))
     return _read(ArchiveStats, message, models=models)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import re
 import signal
 import socket
 import threading
@@ -33,6 +35,7 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ArchiveService"].full_name
 JOB_SERVICE_NAME = job_pb.DESCRIPTOR.services_by_name["JobService"].full_name
 LOOPBACK = "127.0.0.1"
 _POLL_S = 0.2
+_HOST = re.compile(r"[A-Za-z0-9_.-]{0,253}|\[[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9_.-]{1,20})?\]")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = logging.getLogger("bittern.service")
@@ -200,6 +203,13 @@ def parse_listen(listen: str) -> tuple[str, int]:
         InvalidInputError: it is something else.
     """
     host, colon, port = listen.rpartition(":")
+    if colon and not _HOST.fullmatch(host):
+        raise InvalidInputError(
+            f"listen must be HOST:PORT with a host name, an IPv4 address or an IPv6 address in "
+            f"brackets, not {listen[:100]!r}; for all addresses of this machine write 0.0.0.0:PORT "
+            "or [::]:PORT",
+            field="listen",
+        )
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise InvalidInputError(
             f"listen must be HOST:PORT with a port from 0 to 65535, not {listen!r}", field="listen"
@@ -214,21 +224,23 @@ def _bind(server: grpc.Server, host: str, port: int) -> int:
         bound = 0
     if not bound:
         raise PreconditionError(
-            f"cannot listen on {host}:{port} ({_bind_error(host, port)}); stop what listens there, "
-            "or choose another HOST:PORT (port 0 takes a free one)",
-            field="listen",
+            f"cannot listen on {host}:{port} ({_bind_error(host, port)})", field="listen"
         )
     return bound
 
 
 def _bind_error(host: str, port: int) -> str:
-    """The operating system's error for this address."""
+    """The operating system's error for this address, and a remedy."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM
         )[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.bind(address)
-    except OSError as error:
-        return error.strerror or str(error)
-    return "the port is in use"
+    except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is too long
+        reason = getattr(error, "strerror", None) or str(error)
+        if getattr(error, "errno", None) != errno.EADDRINUSE:
+            return f"{reason}; give an address of this machine, such as {LOOPBACK} or 0.0.0.0"
+    else:
+        reason = "it may be in use"
+    return f"{reason}; stop what listens there, or choose another port (0 takes a free one)"

@@ -1,22 +1,29 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.main import get_command
 
 from bittern.cli import output
 from bittern.cli.app import app
-from bittern.cli.output import byte_size
+from bittern.cli.output import EscapingFormatter, byte_size
 from bittern.cli.serving import byte_count, warn_without_gpu
 from bittern.index.archive import Archive
+from bittern.index.folder import ArchiveFolder
+from bittern.index.observation import CodedObservation
 from bittern.query import SearchOptions
+from bittern.types import Observation
 from tests.cli.conftest import SAMPLE, Run
 from tests.index.samples import build_index
 
@@ -181,6 +188,62 @@ def test_stats_show_what_searches_and_why(run: Run, archive: Path) -> None:
     [model] = shown["models"]
     assert model["engines"]["image"]["kind"] == "flat"
     assert model["engines"]["image"]["rows"] == 4
+
+
+ACTED_ON = "\x1b\x9b\u202e\u2066\u200f\u061c\u2028\n"
+
+
+def test_nothing_that_a_terminal_acts_on_is_printed(
+    run: Run, archive: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "copy"
+    shutil.copytree(archive, path)
+    folder = ArchiveFolder(path)
+    folder.write_header(replace(folder.read_header(), name=f"a{ACTED_ON}b"))
+    with Archive.open(path, write=True) as opened:
+        record = opened.model_records()[0]
+        metadata = {"vernacularName": f"owl{ACTED_ON}", "license": ACTED_ON}
+        seen = Observation("hostile", "hostile", "image", "a.jpg", ACTED_ON, metadata=metadata)
+        opened.add([[CodedObservation(seen, np.zeros(32, np.uint8))]], model=record.digest)
+    search = ("search", path, "--id", "hostile", "-k", 1)
+    commands = [search, ("stats", path), ("verify", path), ("snapshots", path, "--all")]
+    for command in [*commands, *((*command, "--json") for command in commands)]:
+        done = run(*command)
+        assert done.out
+        assert not set(ACTED_ON) & set((done.out + done.err).replace("\n", "")), command
+    [hit] = json.loads(run(*search, "--json").out)["hits"]
+    assert hit["metadata"]["license"] == ACTED_ON
+
+
+def test_text_in_the_log_stays_on_its_line() -> None:
+    try:
+        raise ValueError(f"filter{ACTED_ON}INFO forged")
+    except ValueError:
+        record = logging.getLogger().makeRecord(
+            "bittern", logging.ERROR, "", 0, "for %s", (ACTED_ON,), sys.exc_info()
+        )
+    written = EscapingFormatter("%(levelname)s %(message)s").format(record)
+    first, *traceback = written.split("\n")
+    assert first.startswith(r"ERROR for \u001b\u009b\u202e")
+    assert all(line.startswith("  ") for line in traceback)
+    assert not (set(ACTED_ON) - {"\n"}) & set(written)
+
+
+def test_stats_mark_models_that_are_not_searched_first(
+    run: Run, archive: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "copy"
+    shutil.copytree(archive, path)
+    with Archive.open(path, write=True) as opened:
+        record = opened.model_records()[0]
+        other = replace(record, name="other", digest="ab" * 32, state="pending")
+        opened.register_model(other, {})
+    assert "other (pending)" in run("stats", path).out
+    with Archive.open(path, write=True) as opened:
+        opened.writer.switch_model(other.digest)
+    assert "field-256 (retired)" in run("stats", path).out
+    states = {m["name"]: m["state"] for m in json.loads(run("stats", path, "--json").out)["models"]}
+    assert states == {"field-256": "retired", "other": "ready"}
 
 
 @pytest.fixture

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bittern.cli.evaluating import _print_results
 from tests.cli.conftest import Run, run
+from tests.eval.example_results import example_results
 from tests.eval.toy_runs import manifest, towers
 
 __all__ = ["run"]
@@ -39,6 +42,20 @@ def test_a_run_prints_its_figures_and_leaves_a_report(run: Run, tmp_path: Path) 
     assert str(tmp_path) not in (tmp_path / "run" / "index.html").read_text()
     for name in ("results.md", "results.json", "results.csv"):
         assert str(tmp_path) not in (tmp_path / "run" / name).read_text()
+
+
+def test_a_group_of_all_queries_has_no_table_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = example_results()
+    task = results.tasks[0]
+    every = task.groups[0].queries
+    groups = [replace(group, queries=every) for group in task.groups[:2]] + task.groups[2:]
+    _print_results(replace(results, tasks=[replace(task, groups=groups)]))
+    printed = capsys.readouterr().out
+    assert [group.name for group in groups] == ["all", "seen", "novel"]
+    assert ", seen: " not in printed
+    assert (printed.count(f"{task.name}: "), printed.count(", novel: ")) == (1, 1)
 
 
 def test_a_program_gets_results_json_and_nothing_else(run: Run, tmp_path: Path) -> None:

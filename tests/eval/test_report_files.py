@@ -155,12 +155,14 @@ def test_names_cannot_leave_their_cells_in_markdown(results: Results) -> None:
     name = "a|b <img src=x> [c](http://d) `e`\n# f"
     row = dataclasses.replace(results.rows[0], system=name)
 
-    text = results_markdown(_small(results, rows=[row, *results.rows[1:3]]))
+    hostile = dataclasses.replace(results, command="bittern eval <svg onload=alert(1)>")
+    text = results_markdown(_small(hostile, rows=[row, *results.rows[1:3]]))
 
+    assert "<svg" not in text
     (line,) = [line for line in text.splitlines() if line.startswith("| a\\|b")]
     bars = len(re.findall(r"(?<!\\)\|", line))
     assert bars == 5 + len(MEASURES) + 1, line
-    assert r"\<img" in line
+    assert "&lt;img" in line
     assert r"\[c\]" in line
     assert "http://" not in line
     assert "\n# f" not in text

@@ -88,10 +88,10 @@ def test_searches_go_on_with_the_old_model_until_the_switch(
 
     def look(report: JobReport) -> None:
         if report.commits and states(local)[0][1] == "ready":
-            seen.append((best(local), [m.name for m in local.archive.stats().models]))
+            seen.append((best(local), [m.state for m in local.archive.stats().models]))
 
     reencode(replace(spec, commit_items=2), local, JobControl(look))
-    assert (("toy-64", "blue.png"), ["toy-64"]) in seen
+    assert (("toy-64", "blue.png"), ["ready", "pending"]) in seen
 
 
 def test_a_job_that_was_stopped_goes_on_with_what_is_missing(

@@ -7,6 +7,7 @@ is escaped by Jinja. The limits below bound the page's size, and the page says w
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ OPEN_QUERIES = 2
 FIRST = ("bytes", "groups")
 """Kinds of plots that a reader sees first; the others are folded."""
 _HERE = Path(__file__).parent
-_ACTIVE = re.compile(r"([\\`*_\[\]<>|#~&$@!])")
+_ACTIVE = re.compile(r"([\\`*_\[\]|#~$@!])")
 _FULL = Shown(why_not="The page's room for pictures is used up.")
 
 
@@ -63,7 +64,7 @@ def results_markdown(results: Results, plots: Sequence[tuple[str, Plot]] = ()) -
 
 def _text(text: object) -> str:
     """A text that Markdown leaves as it is: no markup, no cell's end, no link."""
-    shown = _ACTIVE.sub(r"\\\1", plain(text))
+    shown = html.escape(_ACTIVE.sub(r"\\\1", plain(text)), quote=False)
     return re.sub(r"(?i)\b(https?|ftp|www)(?=[:.])", "\\1\u2060", shown)
 
 
