@@ -41,7 +41,7 @@ MAX_MEDIA_BYTES = 60 * 1024 * 1024
 into the largest message that a server takes, with room for its metadata."""
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"})
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
-NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """Characters that new ids and media names cannot have: controls (C0, C1) and line separators."""
 _Choice = TypeVar("_Choice", bound=str)
 
@@ -100,7 +100,7 @@ def check_name(value: object, field: str, most: int = MAX_ID_BYTES) -> str:
             f"{most:,}; shorten it",
             field=field,
         )
-    if found := NOT_IN_NAMES.search(text):
+    if found := _NOT_IN_NAMES.search(text):
         raise MetadataError(
             f"{field} {text[:60]!r} has the control character U+{ord(found[0]):04X} at position "
             f"{found.start()}; remove it, or rename the file",

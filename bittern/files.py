@@ -1,4 +1,4 @@
-"""Files that are replaced atomically and durably, and checks of where they lie."""
+"""Files that are replaced atomically and durably, and checks of paths."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bittern.errors import InvalidInputError, PreconditionError
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; none has a name that the file system does not allow."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def replace_file(path: Path, content: bytes, prefix: str | None = None) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bittern.encoders.base import Modality
 from bittern.errors import BitternError, ObservationNotFoundError
+from bittern.files import is_file
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
 from bittern.service.ingest.embedding import embed_items
@@ -106,7 +107,7 @@ def _present_media(archive: Archive, found: SampleCheck) -> list[MediaItem]:
             seen.add(name)
             found.searched += 1
             path = Path(one.media_root) / one.media
-            if path.is_file():
+            if is_file(path):
                 root = one.media_root
                 present[name] = MediaItem(name, one.media, one.modality, path, media_root=root)
             else:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bittern.errors import BitternError, SourceNotFoundError, SourceUnreachableError
+from bittern.files import is_file
 from bittern.index.archive import Archive
 from bittern.index.observation import Fingerprint
 from bittern.index.reencode import StoredMedium, media_of
@@ -88,7 +89,7 @@ class ArchiveMedia:
                 "of its media with --media, or add it again with the new model"
             )
         path = Path(folder) / media
-        if not path.is_file():
+        if not is_file(path):
             raise SourceNotFoundError(
                 f"{path} is missing; restore it, or give the present folder of the media with "
                 "--media"

@@ -13,14 +13,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
-from urllib.parse import quote
 
 from pydantic import AliasChoices, Field
 
 from bittern.checks import AUDIO_SUFFIXES as AUDIO_SUFFIXES
 from bittern.checks import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from bittern.checks import modality_of_suffix as modality_of_suffix
-from bittern.checks import NOT_IN_NAMES
 from bittern.errors import BitternError, SourceNotFoundError, SourceUnreachableError
 from bittern.types import AddResult, MediaItem
 
@@ -30,7 +28,7 @@ Entry = MediaItem | AddResult
 _KEPT_ENTRIES = 4_096
 _KEPT_BYTES = 32 << 20
 """A listing that was abandoned after more than this restarts from its beginning."""
-_RESERVED = re.compile(f"{NOT_IN_NAMES.pattern}|#(?=t=)")
+_RESERVED = re.compile("#(?=t=)")
 
 
 class Listed(NamedTuple):
@@ -202,9 +200,8 @@ def id_of_name(name: str) -> str:
     """A path as a valid id.
 
     ``#t=`` is reserved for the windows of recordings: ``call#t=3.wav`` becomes ``call%23t=3.wav``.
-    Control characters are percent-encoded, too.
     """
-    return _RESERVED.sub(lambda found: quote(found[0], safe=""), name)
+    return _RESERVED.sub("%23", name)
 
 
 def another_medium(item: MediaItem) -> MediaItem:

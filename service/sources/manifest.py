@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
+from bittern.files import is_file
 from bittern.index.columns import Value
 from bittern.service.sources.addresses import below, is_address, may_fetch, parsed
 from bittern.service.sources.base import (
@@ -161,11 +162,8 @@ class _MediaBase:
             below("", media)
         for name in dict.fromkeys((media, media.replace("\\", "/"))):
             path = self.folder / name
-            try:
-                if path.is_file():
-                    return FoundMedia(media, path, self.root, None)
-            except OSError:  # a name longer than the file system allows
-                continue
+            if is_file(path):
+                return FoundMedia(media, path, self.root, None)
         raise SourceNotFoundError(f"there is no file '{media[:200]}' below {self.folder}")
 
 

@@ -25,6 +25,7 @@ from bittern.errors import (
 )
 from bittern.hashing.codes import unpack
 from bittern.service.local.archive import LocalArchive
+from bittern.service.local.sample_check import check_sample
 from bittern.types import AddStatus, MediaItem
 from tests.engine.toy import picture, sound
 
@@ -173,18 +174,20 @@ def test_what_is_no_id_is_not_looked_up(archive: ArchiveAPI) -> None:
 
 
 def test_a_media_name_of_an_earlier_release_is_shortened(
-    archive: ArchiveAPI, monkeypatch: pytest.MonkeyPatch
+    local: LocalArchive, archive: ArchiveAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "x" * (50 << 20)
     with monkeypatch.context() as earlier:
         for module in ("client", "service.ingest.commit"):
             earlier.setattr(f"bittern.{module}.check_names", lambda item: None)
         earlier.setattr("bittern.index.adding.check_name", lambda *given: None)
-        [[added]] = archive.add([MediaItem("old", name, "image", data=picture("red"))])
+        item = MediaItem("old", name, "image", data=picture("red"), media_root="/")
+        [[added]] = archive.add([item])
     assert added.status is AddStatus.ADDED
     hits = archive.search("red", target="image").hits
     assert {hit.id: hit.media for hit in hits}["old"] == "x" * 4_095 + "…"
     assert archive.get("old").media.endswith("…")
+    assert check_sample(local.archive, 0).missing == (archive is local)
 
 
 def test_stats_and_models_agree_with_what_was_indexed(

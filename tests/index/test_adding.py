@@ -216,7 +216,7 @@ def one(observation: Observation, bits: int = 64) -> list[CodedObservation]:
         (photo("line\nbreak"), "METADATA"),
         (photo("x" * 1025), "METADATA"),
         (photo("a#t=0,3"), "METADATA"),
-        (photo("\ud800"), "METADATA"),
+        (photo("\ud800"), "INVALID_INPUT"),
         (one(Observation("other", "a", "image", "a.jpg")), "METADATA"),
         (one(Observation("a", "a", "video", "a.mp4")), "METADATA"),
         (one(Observation("a", "a", "audio", "a", start_s=3.0)), "METADATA"),
