@@ -50,7 +50,7 @@ def test_a_group_of_all_queries_has_no_table_of_its_own(
     results = example_results()
     task = results.tasks[0]
     every = task.groups[0].queries
-    groups = [replace(group, queries=every) for group in task.groups[:2]] + task.groups[2:]
+    groups = [*(replace(g, queries=every) for g in task.groups[:2]), *task.groups[2:]]
     _print_results(replace(results, tasks=[replace(task, groups=groups)]))
     printed = capsys.readouterr().out
     assert [group.name for group in groups] == ["all", "seen", "novel"]
