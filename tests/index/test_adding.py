@@ -37,6 +37,16 @@ def test_a_batch_is_one_commit(archive: Archive) -> None:
     assert ids(archive) == ["a", "b", "c#t=0,3", "c#t=3,6", "c#t=6,9"]
 
 
+def test_each_row_has_the_version_that_wrote_it(archive: Archive) -> None:
+    add(archive, photo("a"), photo("b"))
+    first = archive.generation
+    add(archive, photo("b"), photo("c"), policy="overwrite")
+    rows = Store(archive.path / "store").read(["id", "committed"]).to_pylist()
+    committed = {row["id"]: row["committed"] for row in rows}
+    assert committed == {"a": first, "b": archive.generation, "c": archive.generation}
+    assert archive.generation > first
+
+
 def test_a_batch_of_nothing_commits_nothing(archive: Archive) -> None:
     before = archive.generation
     assert add(archive) == []
