@@ -29,6 +29,12 @@ MAX_FAILURES_KEPT = 1_000
 """Failures that `AddTotals` keeps word for word; all of them are counted."""
 
 
+def media_path(root: str, media: str) -> Path | None:
+    """The absolute path of a media file below its root; None for an address or an unknown root."""
+    path = Path(root, media)
+    return path if path.is_absolute() else None
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One searchable thing: a photograph, or one window of a recording.
@@ -61,8 +67,7 @@ class Observation:
         """Absolute path of the media file, or None where it is not known: behind a server, or for
         media from an address. A member of a tar file is named below that file.
         """
-        path = Path(self.media_root, self.media)
-        return path if path.is_absolute() else None
+        return media_path(self.media_root, self.media)
 
     def __repr__(self) -> str:
         return f"Observation({self.id!r}, {self.modality}, {self.media!r})"

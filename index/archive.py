@@ -470,7 +470,7 @@ class Archive:
         """All observations as Arrow batches in row order, for export.
 
         Args:
-            columns: identity and metadata columns; None for all of them.
+            columns: identity and metadata columns, and ``mediaRoot``; None for all but the last.
             model: digest; adds the column ``code`` (binary, null where not coded).
             where: SQL condition over the columns; None or blank for no condition.
             batch_rows: most rows of one batch.

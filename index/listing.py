@@ -99,7 +99,7 @@ def batches_of(
     Args:
         generation: the generation to read from.
         rows: int64, ascending.
-        columns: identity and metadata columns; None for all of them.
+        columns: identity and metadata columns, and ``mediaRoot``; None for all but the last.
         record: a model whose codes are added in the column ``code``.
         batch_rows: most rows of one batch.
 
@@ -109,7 +109,7 @@ def batches_of(
     known = {**IDENTITY, **generation.store.metadata_types}
     wanted = list(known if columns is None else columns)
     for column in wanted:
-        if column not in known:
+        if column not in known and column != "mediaRoot":
             raise QueryError(
                 f"there is no column {column!r}{suggestion(column, known)}; columns: "
                 f"{', '.join(known)}",

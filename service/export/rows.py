@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from bittern.index.columns import DARWIN_CORE, IDENTITY, ColumnType, Value, as_given
-from bittern.types import Hit, Observation
+from bittern.types import Hit, Observation, media_path
 
 if TYPE_CHECKING:
     from bittern.index.archive import Archive
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 BATCH_ROWS = 1_000
 HIT_COLUMNS: Mapping[str, ColumnType] = {"rank": "int64", "distance": "double"}
 """Leading columns of hits."""
+PATH = "mediaPath"
+"""Column of the absolute path of the media file, beside `media`; empty where it is not known."""
 _ARROW: Mapping[ColumnType, pa.DataType] = {
     "string": pa.string(),
     "double": pa.float64(),
@@ -60,7 +62,7 @@ class ExportRows:
 
 
 def rows_of_archive(
-    archive: Archive, where: str | None = None, *, codes: bool = False
+    archive: Archive, where: str | None = None, *, codes: bool = False, paths: bool = False
 ) -> ExportRows:
     """An archive's observations of one generation, in row order.
 
@@ -68,15 +70,18 @@ def rows_of_archive(
         archive: open.
         where: SQL condition; None for all.
         codes: also the codes of the archive's first model, which the schema's metadata describes.
+        paths: also `PATH`, on the machine that has the media.
 
     Raises:
         FilterError: `where` is not a filter.
     """
     models = archive.model_records() if codes else []
     digest = models[0].digest if models else None
-    stream = archive.iter_batches(model=digest, where=where, batch_rows=BATCH_ROWS)
-    columns: dict[str, ColumnType] = {**IDENTITY, **archive.stats().columns}  # type: ignore[dict-item]
-    fields = [(name, _ARROW[kind]) for name, kind in columns.items()]
+    metadata: Mapping[str, ColumnType] = archive.stats().columns  # type: ignore[assignment]
+    first = _identity(metadata, paths)
+    stored = [*IDENTITY, *metadata, "mediaRoot"] if PATH in first else None
+    stream = archive.iter_batches(stored, model=digest, where=where, batch_rows=BATCH_ROWS)
+    fields = [(name, _ARROW[kind]) for name, kind in {**first, **metadata}.items()]
     schema = pa.schema(fields)
     if digest:
         from bittern.hashing.saved_model import SavedModel
@@ -88,8 +93,21 @@ def rows_of_archive(
     return ExportRows(schema, len(archive.rows(where)), _as(schema, stream))
 
 
+def _identity(metadata: Mapping[str, ColumnType], paths: bool) -> Mapping[str, ColumnType]:
+    """The identity columns; with `PATH`, unless the metadata have a column of that name."""
+    if not paths or PATH.lower() in map(str.lower, metadata):
+        return IDENTITY
+    columns = list(IDENTITY.items())
+    after = list(IDENTITY).index("media") + 1
+    return dict([*columns[:after], (PATH, "string"), *columns[after:]])
+
+
 def _as(schema: pa.Schema, stream: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in stream:
+        if "mediaRoot" in batch.schema.names:
+            located = zip(batch["mediaRoot"].to_pylist(), batch["media"].to_pylist(), strict=True)
+            paths = [_path(root or "", media) for root, media in located]
+            batch = batch.append_column(PATH, pa.array(paths, pa.string()))
         # A commit may have added a column in between.
         known = [
             batch.column(name).cast(type_)
@@ -100,10 +118,15 @@ def _as(schema: pa.Schema, stream: Iterable[pa.RecordBatch]) -> Iterator[pa.Reco
         yield pa.RecordBatch.from_arrays(known, schema=schema)
 
 
-def rows_of_hits(hits: Sequence[Hit]) -> ExportRows:
-    """The hits of a search, best first, with their rank and distance in bits."""
+def _path(root: str, media: str) -> str | None:
+    path = media_path(root, media)
+    return None if path is None else str(path)
+
+
+def rows_of_hits(hits: Sequence[Hit], *, paths: bool = False) -> ExportRows:
+    """The hits of a search, best first, with rank and distance in bits; `paths`: also `PATH`."""
     firsts: list[dict[str, Value]] = [{"rank": h.rank, "distance": h.distance} for h in hits]
-    return _rows([hit.observation for hit in hits], firsts, HIT_COLUMNS)
+    return _rows([hit.observation for hit in hits], firsts, HIT_COLUMNS, paths=paths)
 
 
 def rows_of_observations(observations: Sequence[Observation]) -> ExportRows:
@@ -115,10 +138,13 @@ def _rows(
     observations: Sequence[Observation],
     firsts: Sequence[Mapping[str, Value]],
     columns: Mapping[str, ColumnType],
+    *,
+    paths: bool = False,
 ) -> ExportRows:
     metadata = metadata_types(observations)
+    own = _identity(metadata, paths and any(one.path is not None for one in observations))
     names = {name: f"{name}_" if name.lower() in columns else name for name in metadata}
-    fields = [(name, _ARROW[kind]) for name, kind in {**columns, **IDENTITY}.items()]
+    fields = [(name, _ARROW[kind]) for name, kind in {**columns, **own}.items()]
     fields += [(names[name], _ARROW[kind]) for name, kind in metadata.items()]
     schema = pa.schema(fields)
 
@@ -128,7 +154,8 @@ def _rows(
             for name, value in observation.metadata.items()
             if value is not None
         }
-        return {**first, **identity(observation), **known}
+        path = {PATH: _path(observation.media_root, observation.media)} if PATH in own else {}
+        return {**first, **identity(observation), **path, **known}
 
     def stream() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(observations), BATCH_ROWS):

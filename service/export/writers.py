@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from bittern.errors import PreconditionError, QueryError
 from bittern.index.columns import Value
-from bittern.service.export.rows import ExportRows
+from bittern.service.export.rows import PATH, ExportRows
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def _raven_cells(number: int, record: Mapping[str, Value]) -> list[Value]:
         LOWEST_HZ,
         HIGHEST_HZ,
         media.replace("\\", "/").rpartition("/")[2],
-        media,
+        str(record.get(PATH, media)),
         record["start_s"],
         record.get("scientificName", ""),
         record.get("vernacularName", ""),

@@ -316,17 +316,20 @@ class LocalArchive(ArchiveAPI):
 
     # Export
 
-    def rows(self, where: str | None = None, *, codes: bool = False) -> ExportRows:
+    def rows(
+        self, where: str | None = None, *, codes: bool = False, paths: bool = False
+    ) -> ExportRows:
         """Observations of one generation in row order, for `bittern.service.export`.
 
         Args:
             where: SQL condition; None for all.
             codes: also the codes of the archive's first model.
+            paths: also the absolute paths of the media, which stay on this machine.
 
         Raises:
             FilterError: `where` is not a filter.
         """
-        return rows_of_archive(self.archive, where, codes=codes)
+        return rows_of_archive(self.archive, where, codes=codes, paths=paths)
 
     def _export(self, to: str | Path, options: ExportOptions) -> Exported:
         chosen = check_export(to, options)
@@ -334,9 +337,9 @@ class LocalArchive(ArchiveAPI):
             return self._export_folder(Path(to), options)
         writer = writer_of(chosen)
         if options.hits is not None:
-            rows = rows_of_hits(options.hits.hits)
+            rows = rows_of_hits(options.hits.hits, paths=True)
         else:
-            rows = self.rows(options.where, codes=writer.codes)
+            rows = self.rows(options.where, codes=writer.codes, paths=True)
         return write_file(file_chunks(writer, rows), Path(to), chosen, options.on_progress)
 
     def _export_folder(self, to: Path, options: ExportOptions) -> Exported:

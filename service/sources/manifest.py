@@ -30,7 +30,9 @@ MANIFEST_SUFFIXES = TEXT_SUFFIXES | PARQUET_SUFFIXES
 _EXPORTED = frozenset({"id", "modality", "start_s", "end_s"})
 """Columns of Bittern's own exports. A table with all of these and `occurrenceID` is such an export;
 no other table can have columns of these names, see `headings`."""
-_NOT_KEPT = _EXPORTED | {"media", "occurrenceID"}
+_OWN = {**{name: name for name in _EXPORTED}, "mediaPath": "mediaRoot"}
+"""The columns of such an export that are not metadata, and names that no metadata can have."""
+_NOT_KEPT = {*_OWN.values(), "media", "occurrenceID"}
 _TYPES = {"stillimage": "image", "image": "image", "sound": "audio", "audio": "audio"}
 
 
@@ -96,7 +98,7 @@ def _columns(table: Table, headings: list[str], options: SourceOptions) -> list[
     columns = column_names(headings, options.rename)
     if "media" in columns:
         if {*_EXPORTED, "occurrenceID"} <= set(headings) - options.rename.keys():
-            columns = [h if h in _EXPORTED else c for h, c in zip(headings, columns, strict=True)]
+            columns = [_OWN.get(h, c) for h, c in zip(headings, columns, strict=True)]
         return columns
     likely = [f"--rename {_quoted(heading)}=media" for heading in likely_media(headings)]
     remedy = (

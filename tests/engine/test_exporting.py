@@ -21,7 +21,8 @@ from bittern.service.export.writers import WRITERS
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
 from bittern.service.local.archive import LocalArchive
-from bittern.service.sources import read_source
+from bittern.service.sources import SourceOptions, read_source
+from bittern.types import MediaItem
 from tests.engine.toy import fill_folder
 
 FORMATS = {"csv": "out.csv", "parquet": "out.parquet", "jsonl": "out.jsonl"}
@@ -44,7 +45,7 @@ def test_an_export_holds_the_rows_that_match(
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_both_kinds_of_archive_write_the_same_bytes(
+def test_both_kinds_of_archive_write_the_same_but_for_paths(
     local: LocalArchive, remote: ArchiveAPI, name: str, tmp_path: Path
 ) -> None:
     here = local.export(tmp_path / "here", format=name)
@@ -52,9 +53,25 @@ def test_both_kinds_of_archive_write_the_same_bytes(
     nearest = remote.search("red", k=3)
     remote.export(tmp_path / "hits", format=name, hits=nearest)
     local.export(tmp_path / "local-hits", format=name, hits=nearest)
-    assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+    chunks = WRITERS[name].chunks(local.rows(codes=WRITERS[name].codes))
+    assert b"".join(chunks) == (tmp_path / "there").read_bytes()
     assert (tmp_path / "hits").read_bytes() == (tmp_path / "local-hits").read_bytes()
     assert (here.observations, here.left_out) == (there.observations, there.left_out)
+
+
+def test_a_table_of_an_archive_has_paths_which_are_no_metadata_when_it_is_indexed_again(
+    local: LocalArchive, media: Path, options: IndexOptions, tmp_path: Path
+) -> None:
+    local.export(tmp_path / "all.csv")
+    local.export(tmp_path / "hits.csv", hits=local.search("red"))
+    for name in ("all.csv", "hits.csv"):
+        rows = list(csv.DictReader((tmp_path / name).read_text().splitlines()))
+        assert {row["mediaPath"] for row in rows} == {
+            str(media / row["associatedMedia"]) for row in rows
+        }
+    items = list(read_source(tmp_path / "all.csv", SourceOptions(media=str(media))).entries)
+    assert len(items) == 7
+    assert all(isinstance(item, MediaItem) and not item.metadata for item in items)
 
 
 def test_an_export_without_matches_is_an_empty_file_with_columns(

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,28 @@ def hits(archive: Archive) -> list[Hit]:
 
 def seen(**metadata: Any) -> Observation:
     return Observation("a", "a", "image", "a.jpg", metadata=metadata)
+
+
+@pytest.mark.parametrize("name", ["csv", "parquet", "jsonl", "geojson", "raven"])
+def test_on_the_machine_that_has_the_media_files_are_named_by_their_path_too(
+    marsh: Archive, media: Path, name: str
+) -> None:
+    found = hits(marsh)
+    for rows in (rows_of_archive(marsh, paths=True), rows_of_hits(found, paths=True)):
+        data = written(rows, name)
+        if name == "parquet":
+            paths = pq.read_table(io.BytesIO(data))["mediaPath"].to_pylist()
+            assert set(paths) >= {str(media / "heron.jpg"), str(media / "frogs.wav")}
+        else:
+            assert str(media / "frogs.wav") in data.decode()
+    for rows in (rows_of_archive(marsh), rows_of_hits(found)):  # as a server sends them
+        assert str(media).encode() not in written(rows, name)
+
+
+def test_the_path_gives_way_to_metadata_of_that_name() -> None:
+    named = Hit(1, 0.5, replace(seen(mediapath="theirs"), media_root="/ours"))
+    [row] = cells(rows_of_hits([named], paths=True))
+    assert (row["mediapath"], "mediaPath" in row) == ("theirs", False)
 
 
 def test_csv_has_darwin_core_names_and_every_other_column(marsh: Archive) -> None:

@@ -227,7 +227,9 @@ class FakeArchive(LocalArchive):
             return [Encoded(b"\x01" * 8, logits)]
         return [Encoded(b"\x02" * 8, logits, s, s + 3.0) for s in (0.0, 3.0)]
 
-    def rows(self, where: str | None = None, *, codes: bool = False) -> ExportRows:
+    def rows(
+        self, where: str | None = None, *, codes: bool = False, paths: bool = False
+    ) -> ExportRows:
         if self.failure is not None:
             raise self.failure
         self.exported.append((where, codes))
