@@ -34,7 +34,7 @@ from bittern.errors import (
     SourceNotFoundError,
     UnreadableMediaError,
 )
-from bittern.query import DEFAULT_K, Query, QueryInput
+from bittern.query import DEFAULT_K, QUERY_KINDS, Query, QueryInput
 from bittern.types import (
     Adding,
     AddResult,
@@ -92,7 +92,7 @@ class ArchiveAPI(ABC):
         """Find the observations nearest to words, pictures, sounds, or some of their own.
 
             archive.search("a frog calling at night", target="audio")
-            archive.search(image="heron.jpg", k=20, where="countryCode = 'FR'")
+            archive.search(image="heron.jpg", k=20, where="license LIKE 'CC%'")
             archive.search(id="https://www.gbif.org/occurrence/1234")
 
         Several inputs make one query, and `minus` subtracts others:
@@ -297,8 +297,8 @@ class ArchiveAPI(ABC):
     ) -> Exported:
         """Write observations, or what a search found, to a file that other programs read.
 
-            archive.export("frogs.csv", where="taxon('Anura')")
-            archive.export("owls.geojson", hits=archive.search("an owl", k=200))
+            archive.export("owls.csv", where="taxon('Strix aluco')")
+            archive.export("hits.geojson", hits=archive.search("an owl", k=200))
             archive.export("owls/", hits=archive.search("an owl"))    # media with a manifest
 
         An existing file is replaced once the new one is complete; a folder must be new.
@@ -407,12 +407,14 @@ def read_inputs(
             f"minus must be a dictionary, such as {{'text': 'a nest'}}, not {type(minus).__name__}",
             field="minus",
         )
+    for name in minus or {}:
+        check_choice(name, QUERY_KINDS, "a key of minus")
     return tuple(
         _input(kind, value, subtracted)
         for subtracted, values in ((False, given), (True, minus or {}))
         for kind, several in values.items()
+        if several is not None
         for value in (several if isinstance(several, list | tuple) else [several])
-        if value is not None
     )
 
 
@@ -434,7 +436,6 @@ def check_words(text: str) -> None:
             raise QueryError(
                 f"{text!r} is a file, not words: give it as {kind or 'image or audio'}",
                 field="text",
-                details={"file": kind or "image"},
             )
 
 
@@ -468,7 +469,7 @@ def read_media(source: object, field: str) -> bytes:
 
 def _read_file(source: str | Path, field: str) -> bytes:
     path = Path(source).expanduser()
-    if str(source).startswith(("http://", "https://")):
+    if str(source).startswith(("http:/", "https:/")):
         raise SourceNotFoundError(
             f"{source}: addresses are not fetched; download the file first", field=field
         )

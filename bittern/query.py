@@ -67,7 +67,7 @@ class QueryInput:
     def __post_init__(self) -> None:
         """Check the value, and make its type the plain one."""
         check_choice(self.kind, QUERY_KINDS, "kind")
-        object.__setattr__(self, "value", _checked_input(self.kind, self.value))
+        object.__setattr__(self, "value", _checked_input(self.kind, self.value, self.name))
 
     @property
     def is_stored(self) -> bool:
@@ -186,7 +186,7 @@ def _checked_inputs(inputs: tuple[QueryInput, ...]) -> tuple[QueryInput, ...]:
     return inputs
 
 
-def _checked_input(kind: str, value: object) -> str | bytes:
+def _checked_input(kind: str, value: object, name: str = "") -> str | bytes:
     """The words, media, id or code of a query."""
     if kind in ("text", "id"):
         text = check_id(value) if kind == "id" else check_string(value, kind)
@@ -203,7 +203,7 @@ def _checked_input(kind: str, value: object) -> str | bytes:
         error = CodeError if kind == "code" else QueryError
         raise error(f"{kind} must be bytes, not {type(value).__name__}", field=kind)
     if not value and kind != "code":
-        raise QueryError(f"the {kind} is empty; give the bytes of a file", field=kind)
+        raise QueryError(f"{name or f'the {kind}'} is empty; give another file", field=kind)
     return bytes(value)
 
 

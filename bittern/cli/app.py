@@ -42,6 +42,7 @@ RENAMED = {
 command unless the option was renamed in every command."""
 
 _WORDS = {
+    "Got unexpected extra argument": "Put words between quotes: unexpected argument",
     "Value error, ": "",
     "Input should be a valid integer, unable to parse string as an integer": "not a whole number",
     "Input should be a valid number, unable to parse string as a number": "not a number",

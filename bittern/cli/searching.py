@@ -165,7 +165,7 @@ def search(
 
     Example: bittern search my-archive --audio call.wav --target image --json
 
-    Example: bittern search localhost:50051 "frogs" --target audio --where "countryCode = 'FR'"
+    Example: bittern search localhost:50051 "owls" --target audio --where "license LIKE 'CC%'"
 
     Example: bittern search my-archive "an owl" --relevance usual
 
@@ -230,7 +230,7 @@ def export(
 
     Example: bittern export my-archive --output observations.csv --where "license = 'CC0-1.0'"
 
-    Example: bittern export my-archive --output owls/ --where "taxon('Strigidae')"
+    Example: bittern export my-archive --output owls/ --where "taxon('Strix aluco')"
 
     Example: bittern export localhost:50051 --output calls.txt --format raven
     """
@@ -288,8 +288,9 @@ def _errors_as_typed() -> Iterator[None]:
         message = error.message
         if error.field == "within":
             message = message.replace("within", "--max-distance", 1)
-        elif kind := error.details.get("file"):
-            message = f"{message.partition(': give it')[0]}: give it with --{kind}"
+        elif ": give it as " in message:
+            what, _, kinds = message.partition(": give it as ")
+            message = f"{what}: give it with --{kinds.replace(' or ', ' or --')}"
         else:
             raise
         raise QueryError(message, field=error.field) from error

@@ -25,6 +25,8 @@ finally:
         ("search ARCHIVE owl -k 0", "k must be a whole number from 1 to 10000, not 0"),
         ("search ARCHIVE --image nowhere.jpg", "nowhere.jpg: there is no such file"),
         ("search ARCHIVE photo.jpg", "'photo.jpg' is a file, not words: give it with --image"),
+        ("search ARCHIVE an owl", "Put words between quotes"),
+        ("search ARCHIVE owl --image https://a.org/b.jpg", "download the file first"),
         ("search ARCHIVE dir/call.wav", "give it with --audio"),
         ("search ARCHIVE", "give at least one of WORDS, --image, --audio and --id"),
         ("search ARCHIVE --minus owl", "give at least one of WORDS, --image, --audio and --id"),

@@ -42,6 +42,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert caught.value.field == "image"
 
 
+def test_an_empty_file_is_named(tmp_path: Path, remote: RemoteArchive) -> None:
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(QueryError, match=r"empty\.jpg is empty"):
+        remote.search(image=tmp_path / "empty.jpg")
+
+
 def test_a_folder_or_a_device_is_called_no_regular_file(tmp_path: Path) -> None:
     for source in (tmp_path, "/dev/null"):
         with pytest.raises(UnreadableMediaError, match="is not a regular file") as caught:
@@ -87,7 +93,7 @@ def test_a_file_is_not_taken_for_words(
     for text, kind in (
         ("Heron.JPG", "image"), ("dir/call.wav ", "audio"), ("call.m4a", "image or audio"),
     ):  # fmt: skip
-        with pytest.raises(QueryError, match=f"is a file, not words: give it as {kind}"):
+        with pytest.raises(QueryError, match=f"is a file, not words: give it as {kind}$"):
             remote.search(text)
         with pytest.raises(QueryError, match="not words"):
             remote.search("a heron", minus={"text": text})
@@ -103,6 +109,7 @@ MISTAKES: dict[str, tuple[Call, type[BitternError], str]] = {
     "no query": (lambda a: a.search(), QueryError, "nothing to search with"),
     "empty lists": (lambda a: a.search([], id=()), QueryError, "nothing to search with"),
     "a list with a number": (lambda a: a.search(["red", 5]), QueryError, "text must be text"),
+    "a list with nothing": (lambda a: a.search(id=["x", None]), QueryError, "not NoneType"),
     "a list to encode": (lambda a: a.encode(["red"]), QueryError, "text must be text, not list"),
     "minus words without their kind": (
         lambda a: a.search("red", minus="blue"),
