@@ -102,11 +102,14 @@ class Sampler:
         """For the user, if batches are smaller than the settings say."""
         if self.size == self.batch_size:
             return []
-        what = counted(len(self.rows), "item")
+        text = (
+            f"batches have {self.size} items instead of {self.batch_size}: there are "
+            f"{len(self.rows)} to train on"
+        )
         if self.groups is not None:
             groups = len(np.unique(self.groups))
-            what += f" of {counted(groups, 'group')} (species, names or captions; one of each)"
-        return [f"a batch has {self.size} items, since {what} do not fill {self.batch_size}"]
+            text += f", of {groups} species, names or captions, and a batch has one of each at most"
+        return [text]
 
     @cached_property
     def steps(self) -> int:

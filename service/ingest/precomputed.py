@@ -32,9 +32,14 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from bittern.encoders.base import Modality
-from bittern.errors import BitternError, InvalidInputError, MediaError, SourceNotFoundError
+from bittern.errors import (
+    InvalidInputError,
+    MediaError,
+    SourceNotFoundError,
+    UnsupportedModalityError,
+)
 from bittern.hashing.training.embedding_sets import SET_FILE, EmbeddingSet
-from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck, item_of
+from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck
 from bittern.service.models.model import Embedder
 from bittern.text import agreeing, counted, some_of
 from bittern.types import AddResult, AddStatus, MediaItem
@@ -187,7 +192,7 @@ class Precomputed:
                 field="embeddings",
             )
 
-    def check_encoder(self, embedder: Embedder, modalities: Iterable[str]) -> None:
+    def check_encoder(self, embedder: Embedder, modalities: Sequence[str]) -> None:
         """Check that an encoder made these embeddings, as far as they say.
 
         Raises:
@@ -201,16 +206,15 @@ class Precomputed:
                 field="embeddings",
             )
         if self.towers:
-            known = {m for m in modalities if m in self.towers}
-            other = [m for m in sorted(known) if self.towers[m] != embedder.digest(Modality(m))]
-            wrong = bool(other)
+            known = [m for m in modalities if m in self.towers]
+            same = all(self.towers[m] == embedder.digest(Modality(m)) for m in known)
         else:
-            other, wrong = [], bool(self.encoder) and self.encoder != embedder.name
-        if wrong:
-            tower = f" (another {' and '.join(other)} tower)" if other else ""
+            same = self.encoder in ("", embedder.name)
+        if not same:
             raise InvalidInputError(
-                f"the embeddings in {self.path} are of {self.encoder or 'another model'}, not of "
-                f"{embedder.name}{tower}: name the model that made them with --model",
+                f"the embeddings in {self.path} are of {self.encoder!r:.100}, not of the "
+                f"{' and '.join(modalities)} tower of '{embedder.name}' on this machine: name the "
+                "model that made them with --model",
                 field="embeddings",
             )
 
@@ -256,41 +260,40 @@ class Precomputed:
         """
         checked: set[str] = set()
         for entry in entries:
-            item = item_of(entry)
-            if isinstance(entry, AddResult):
-                self.rows_of(entry.occurrence_id)
-                yield Embedded(None, result=entry)
-            elif isinstance(entry, Recheck):
-                name = entry.item.occurrence_id
-                self.rows_of(name)
+            item = entry.item if isinstance(entry, Recheck) else entry
+            name, rows = item.occurrence_id, self.rows_of(item.occurrence_id)
+            if isinstance(item, AddResult):
+                yield Embedded(None, result=item)
+                continue
+            if isinstance(entry, Recheck):
                 message = f"'{name}' is in the archive already"
-                yield Embedded(
-                    entry.item, result=AddResult(name, AddStatus.SKIPPED, message=message)
-                )
-            elif item is not None:
-                try:
-                    embedder.require(Modality(item.modality))
-                except BitternError as error:
-                    self.rows_of(item.occurrence_id)
-                    yield Embedded(item, result=AddResult.failure(item.occurrence_id, error))
-                    continue
+                yield Embedded(item, result=AddResult(name, AddStatus.SKIPPED, message=message))
+                continue
+            try:
+                embedder.require(Modality(item.modality))
                 if item.modality not in checked:
                     self.check_encoder(embedder, [item.modality])
                     checked.add(item.modality)
-                yield self._item(item)
+                yield self._item(item, rows)
+            except (MediaError, UnsupportedModalityError) as error:
+                yield Embedded(item, result=AddResult.failure(name, error))
 
-    def _item(self, item: MediaItem) -> Embedded:
-        rows = self.rows_of(item.occurrence_id)
-        name, problem = item.occurrence_id, ""
+    def _item(self, item: MediaItem, rows: NDArray[np.int64]) -> Embedded:
+        """An item with its rows.
+
+        Raises:
+            MediaError: it has none, or a photograph several.
+        """
         if not len(rows):
-            problem = f"{self.path} has no embedding of '{name}'"
-        elif item.modality == Modality.IMAGE and len(rows) > 1:
-            problem = f"{self.path} has {len(rows)} embeddings of the photograph '{name}', not one"
-        if problem:
-            return Embedded(item, result=AddResult.failure(name, MediaError(problem)))
+            raise MediaError(f"{self.path} has no embedding of '{item.occurrence_id}'")
         spans: list[tuple[float | None, float | None]] = [(None, None)]
         if item.modality != Modality.IMAGE and not np.isnan(self.spans[rows[0], 0]):
             spans = [(float(start), float(end)) for start, end in self.spans[rows]]
+        elif len(rows) > 1:
+            raise MediaError(
+                f"{self.path} has {len(rows)} embeddings of the photograph "
+                f"'{item.occurrence_id}', not one"
+            )
         return Embedded(item, spans=spans, embeddings=list(self.read(rows)))
 
 

@@ -123,7 +123,7 @@ def test_a_small_set_is_trained_on_with_default_settings_and_says_what_that_mean
 ) -> None:
     done = run("train", "labels", photographs, "--model", "bioclip-2", "--output", tmp_path / "out")
     assert done.status == 0
-    for words in ("6 photographs", "a batch has 6 items, since 6 items do not fill 256"):
+    for words in ("6 photographs", "batches have 6 items instead of 256: there are 6 to train on"):
         assert words in done.err
     assert "fewer than 30 queries" in done.out
     assert "--validation-share 0 trains on all items" in done.out

@@ -349,8 +349,11 @@ def test_embeddings_of_another_encoder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="5 dimensions, the model's have 12: name"):
         Precomputed.open(path).check_encoder(embedder, ["image"])
     for about, words in (
-        ({"bittern.encoder": "other"}, "are of other, not of toy: name"),
-        ({"bittern.encoder": "toy", "bittern.towers": '{"image": "x"}'}, "another image tower"),
+        ({"bittern.encoder": "other"}, "are of 'other', not of the image tower of 'toy'"),
+        (
+            {"bittern.encoder": "toy", "bittern.towers": '{"image": "x"}'},
+            "are of 'toy', not of the image tower",
+        ),
     ):
         stored = pa.table({"id": ["a"], "embedding": fixed(unit(1, 12))})
         pq.write_table(stored.replace_schema_metadata(about), path)

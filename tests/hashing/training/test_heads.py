@@ -157,7 +157,9 @@ def test_fewer_items_than_a_batch_make_smaller_ones(tmp_path: Path, labels: bool
     objective = objective_for(source, TrainingConfig(bits=16, device="cpu"), labels=labels)
     batch, _ = objective.batches(1)
     assert objective.loss(batch).logits[0].shape == (8, 16)
-    assert objective.warnings == ["image: a batch has 8 items, since 19 items do not fill 256"]
+    assert objective.warnings == [
+        "image: batches have 8 items instead of 256: there are 19 to train on"
+    ]
 
 
 def test_items_of_a_group_are_right_answers_to_each_other(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_batch_shrinks_to_the_items_and_says_so() -> None:
         assert (sampler.size, sampler.steps) == (size, count // size)
         assert {len(batch) for batch in batches(sampler, 1)} == {size}
         assert sampler.warnings == [
-            f"a batch has {size} items, since {count} items do not fill 256"
+            f"batches have {size} items instead of 256: there are {count} to train on"
         ]
     assert (plain(256, batch=256).size, plain(256, batch=256).warnings) == (256, [])
 
@@ -103,7 +103,7 @@ def test_a_batch_shrinks_to_the_groups_each_of_which_is_in_it_once() -> None:
     found = batches(sampler, 1)
     assert len(found) == 5
     assert all(sorted(groups[batch]) == [0, 1, 2] for batch in found)
-    assert "15 items of 3 groups" in sampler.warnings[0]
+    assert "15 to train on, of 3 species" in sampler.warnings[0]
 
 
 @pytest.mark.parametrize(
