@@ -13,9 +13,9 @@ from bittern.cli.job_screen import print_report, run_with_bar
 from bittern.cli.output import (
     INTERRUPTED,
     command,
+    copyable,
     licence_notice,
     note,
-    out,
     show,
     show_hits,
 )
@@ -96,4 +96,4 @@ def _print_next_steps(archive: Path) -> None:
         f'{bittern} search localhost:50051 "a hooting owl" --target audio',
         f"{bittern} index my-archive FOLDER-OR-MANIFEST.csv",
     ):
-        out.print(f"  {line}", markup=False, soft_wrap=True)  # whole, to be copied
+        show(copyable(f"  {line}"))

@@ -20,7 +20,16 @@ from bittern.cli.options import (
     grouped,
     opened_archive,
 )
-from bittern.cli.output import FAILED, note, print_failures, print_json, progress, show, table
+from bittern.cli.output import (
+    FAILED,
+    copyable,
+    note,
+    print_failures,
+    print_json,
+    progress,
+    show,
+    table,
+)
 from bittern.text import counted
 
 if TYPE_CHECKING:
@@ -110,7 +119,7 @@ def submit(
         print_json(as_object(job))
     else:
         show(job.id)
-        note(f"{job.state}; watch it with: bittern jobs watch {address} {job.id}")
+        note(copyable(f"{job.state}; watch it with: bittern jobs watch {address} {job.id}"))
 
 
 @jobs.command("list")
@@ -179,8 +188,10 @@ def cancel(address: Address, id_: Id, archive: ArchiveName = "", as_json: Json =
         show(f"{job.id}: already ended: {job.state}")
     elif job.state == "running":
         show(
-            f"{job.id}: ends after a last commit; watch it with: "
-            f"bittern jobs watch {address} {job.id}"
+            copyable(
+                f"{job.id}: ends after a last commit; watch it with: "
+                f"bittern jobs watch {address} {job.id}"
+            )
         )
     else:
         show(f"{job.id}: {job.state}")

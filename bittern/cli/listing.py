@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from bittern.cli.options import ArchiveName, FolderOrServer, Json, Snapshot, opened_archive
-from bittern.cli.output import byte_size, note, print_json, show, table
+from bittern.cli.output import byte_size, copyable, note, print_json, show, table
 from bittern.text import counted
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def models(
         note()
         note("To get weights, on a machine with internet access:")
         for info in missing:
-            note(f"  {info.bring}")
+            note(copyable(f"  {info.bring}"))
         note("Then set BITTERN_WEIGHTS=DIR. `bittern models --json` lists the folders searched.")
 
 

@@ -76,6 +76,13 @@ def note(value: str | Text = "", style: str = "") -> None:
     _print_to(err, value, style)
 
 
+def copyable(line: str) -> Text:
+    """A line with a command to copy: not wrapped on a terminal either."""
+    shown = plain(line)
+    shown.no_wrap = True
+    return shown
+
+
 def _print_to(console: Console, value: str | Text | Table, style: str) -> None:
     shown = plain(value) if isinstance(value, str) else value
     if isinstance(shown, Table):

@@ -15,6 +15,7 @@ from bittern.cli.options import Embeddings, Json, flag, grouped
 from bittern.cli.output import (
     INTERRUPTED,
     command,
+    copyable,
     licence_notice,
     named_once,
     note,
@@ -301,8 +302,10 @@ def _print_report(report: TrainingReport, request: TrainingRequest) -> None:
     takes = ", ".join(card.towers)
     show(f"model: {report.folder} ({takes}; digest {card.digest[:12]})")
     show(
-        f"next:  {command()} index my-archive {_next_source(request)} --model "
-        f"{quote(str(report.folder))}"
+        copyable(
+            f"next:  {command()} index my-archive {_next_source(request)} --model "
+            f"{quote(str(report.folder))}"
+        )
     )
 
 

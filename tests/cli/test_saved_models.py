@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from rich.console import Console
 from bittern.cli.listing import model_table
 from bittern.encoders.catalogue import CATALOGUE
 from bittern.hashing.saved_model import ADAPTER_FILE, CARD_FILE, TENSOR_FILE, SavedModel
-from bittern.service.models.saved import SavedModelInfo, headline
+from bittern.service.models.saved import SavedModelInfo, encoders, headline
 from bittern.service.training.output_folder import REQUEST_FILE, RUN
 from tests.cli.conftest import Run
 from tests.encoders.tiny import clap_entry, openclip_entry
@@ -91,6 +92,17 @@ def test_the_table_is_readable_on_a_narrow_terminal(
     words = {word for line in lines for word in line}
     assert {"words", "sounds", "mAP", ".40"} <= words
     assert "models/hoots" in words or columns < 100
+
+
+def test_commands_to_copy_are_not_wrapped_on_a_narrow_terminal(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = Console(stderr=True, width=40, highlight=False, force_terminal=True)
+    monkeypatch.setattr("bittern.cli.output.err", narrow)
+    wanted = [info.bring for info in encoders() if not info.ready]
+    assert any(len(line) > 40 for line in wanted)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", run("models").err).splitlines()
+    assert {f"  {line}" for line in wanted} <= set(lines)
 
 
 @pytest.mark.parametrize(
