@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from bittern.encoders.field.bert import Bert, Floats
 from bittern.encoders.weights import package_file, require
 from bittern.errors import QueryError
 
@@ -83,7 +84,7 @@ class MiniLM:
         self._device = device
         self._batch = batch or (1 if device == "cpu" else BATCH)
         self._lock = threading.Lock()
-        self._parts: tuple[Any, Any] | None = None
+        self._parts: tuple[Any, Callable[[Any], Floats]] | None = None
 
     @staticmethod
     def files() -> list[Path]:
@@ -93,23 +94,26 @@ class MiniLM:
             for name in ("config.json", "model.safetensors", "tokenizer.json")
         ]
 
-    def _load(self) -> tuple[Any, Any]:
+    def _load(self) -> tuple[Any, Callable[[Any], Floats]]:
+        """The tokenizer, and the network: from its output to float32 [n, 384], unit norm."""
         with self._lock:
             if self._parts is None:
-                from safetensors.torch import load_file
                 from tokenizers import Tokenizer
-                from transformers.models.bert.configuration_bert import BertConfig
-                from transformers.models.bert.modeling_bert import BertModel
 
                 config, weights, vocabulary = self.files()
                 tokenizer = Tokenizer.from_file(str(vocabulary))
                 tokenizer.no_truncation()
                 tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")  # noqa: S106
-                model = BertModel(BertConfig.from_json_file(config), add_pooling_layer=False)
-                tensors = load_file(weights)
-                model.load_state_dict({name: tensors[name] for name in model.state_dict()})
-                self._parts = tokenizer, model.eval().to(self._device)
+                if self._in_numpy:
+                    network = _one_by_one(Bert(config, weights))
+                else:
+                    network = _in_batches(config, weights, self._device)
+                self._parts = tokenizer, network
             return self._parts
+
+    @property
+    def _in_numpy(self) -> bool:
+        return self._device == "cpu" and self._batch == 1
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts: float32 [n, 384], unit norm.
@@ -125,18 +129,16 @@ class MiniLM:
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         batches = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
         chosen = [[texts[i] for i in rows] for rows in batches]
-        if self._device == "cpu":
-            embedded = map_single_threaded(self._embed, chosen)
-        else:
+        if self._device != "cpu" or (self._in_numpy and len(chosen) == 1):
             embedded = [self._embed(batch) for batch in chosen]
+        else:
+            embedded = map_single_threaded(self._embed, chosen)
         for rows, embeddings in zip(batches, embedded, strict=True):
             out[rows] = embeddings
         return out
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        import torch
-
-        tokenizer, model = self._load()
+        tokenizer, network = self._load()
         tokens = tokenizer.encode_batch(texts)
         longest = max(len(t.ids) for t in tokens)
         if longest > MAX_TOKENS:
@@ -145,15 +147,43 @@ class MiniLM:
                 field="text",
                 details={"tokens": str(longest), "limit": str(MAX_TOKENS)},
             )
-        ids = torch.tensor([t.ids for t in tokens], device=self._device)
-        mask = torch.tensor([t.attention_mask for t in tokens], device=self._device)
+        return network(tokens)
+
+
+def _one_by_one(bert: Bert) -> Callable[[Any], Floats]:
+    """The network of a query, in NumPy."""
+
+    def embed(tokens: Any) -> Floats:
+        pooled = np.stack([bert(np.array(t.ids)).mean(axis=0) for t in tokens])
+        return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+
+    return embed
+
+
+def _in_batches(config: Path, weights: Path, device: str) -> Callable[[Any], Floats]:
+    """The network of many texts at once, in PyTorch."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers.models.bert.configuration_bert import BertConfig
+    from transformers.models.bert.modeling_bert import BertModel
+
+    model = BertModel(BertConfig.from_json_file(config), add_pooling_layer=False)
+    tensors = load_file(weights)
+    model.load_state_dict({name: tensors[name] for name in model.state_dict()})
+    model.eval().to(device)
+
+    def embed(tokens: Any) -> Floats:
+        ids = torch.tensor([t.ids for t in tokens], device=device)
+        mask = torch.tensor([t.attention_mask for t in tokens], device=device)
         with torch.inference_mode():
             hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
             weight = mask[:, :, None].to(hidden.dtype)
             pooled = (hidden * weight).sum(1) / weight.sum(1)
             unit = torch.nn.functional.normalize(pooled, dim=1)
-        embeddings: NDArray[np.float32] = unit.float().cpu().numpy()
+        embeddings: Floats = unit.float().cpu().numpy()
         return embeddings
+
+    return embed
 
 
 SIDE = 260

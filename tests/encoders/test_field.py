@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 import bittern.encoders.field
 from bittern.encoders.base import Encoder, Media, Modality
 from bittern.encoders.field.encoder import FieldEncoder
-from bittern.encoders.field.networks import views
+from bittern.encoders.field.networks import MiniLM, views
 from bittern.errors import InvalidInputError, QueryError, UnsupportedModalityError
 
 SAMPLE = Path(__file__).parents[2] / "bittern" / "sample"
@@ -71,6 +73,21 @@ def test_text_embeddings_do_not_depend_on_the_batch(field: FieldEncoder) -> None
     texts = ["owl", "a red deer stag roaring at dawn in the highlands", "two ducks", "wolf"]
     alone = np.concatenate([field.encode(Modality.TEXT, [t]) for t in texts])
     np.testing.assert_array_equal(field.encode(Modality.TEXT, texts), alone)
+
+
+def test_a_text_by_itself_is_embedded_as_by_transformers() -> None:
+    texts = ["owl", "a red deer stag roaring at dawn", "сова", "", "owl " * 200]
+    by_transformers = MiniLM(batch=2).encode(texts)
+    np.testing.assert_allclose(MiniLM().encode(texts), by_transformers, atol=2e-6)
+
+
+def test_a_text_query_loads_neither_pytorch_nor_transformers() -> None:
+    code = (
+        "import sys; from bittern.encoders.field.networks import MiniLM; MiniLM().encode(['owl']); "
+        "print(sorted({'torch', 'transformers', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_picture_embeddings_do_not_depend_on_the_batch(field: FieldEncoder) -> None:
