@@ -109,7 +109,8 @@ def _normalised(x: Floats, norm: _Affine, eps: np.float32) -> Floats:
     """Layer norm: float32 [length, dim] in and out."""
     x = x - x.mean(axis=-1, keepdims=True)
     variance = (x * x).mean(axis=-1, keepdims=True)
-    return x / np.sqrt(variance + eps) * norm.weight + norm.bias
+    y: Floats = x / np.sqrt(variance + eps) * norm.weight + norm.bias
+    return y
 
 
 _ERF = np.array([1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592], np.float32)
@@ -123,7 +124,8 @@ def _erf(x: Floats) -> Floats:
     for coefficient in _ERF:
         series += coefficient
         series *= t
-    return np.copysign(1 - series * np.exp(-size * size), x)
+    y: Floats = np.copysign(1 - series * np.exp(-size * size), x)
+    return y
 
 
 class _SingleThreadedBlas:

@@ -155,7 +155,8 @@ def _one_by_one(bert: Bert) -> Callable[[Any], Floats]:
 
     def embed(tokens: Any) -> Floats:
         pooled = np.stack([bert(np.array(t.ids)).mean(axis=0) for t in tokens])
-        return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+        unit: Floats = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+        return unit
 
     return embed
 
