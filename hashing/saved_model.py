@@ -26,13 +26,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from bittern.errors import BitternError, CodeError, ModelDamagedError, ModelNotFoundError
 from bittern.hashing.aligned import ALIGNED, AlignedHasher
 from bittern.hashing.hashers import HYBRID, Hasher, HybridHasher, LinearHasher
+from bittern.hashing.learned import HASHCODER, LearnedHasher
 
 CARD_FILE = "model.json"
 TENSOR_FILE = "hasher.safetensors"
 ADAPTER_FILE = "adapters.safetensors"
 FORMAT = 2
 LINEAR = ("pca", "itq", "lsh")
-HASHCODER = "hashcoder"
 KINDS = (*LINEAR, ALIGNED, HASHCODER, HYBRID)
 _DIGEST_FORMAT = 1
 _MOST_HASHERS = 8
@@ -301,8 +301,6 @@ def restore(tensors: Mapping[str, NDArray[np.float32]], config: Mapping[str, Any
         if kind == HYBRID:
             return _restore_hybrid(tensors, config)
         if kind == HASHCODER:
-            from bittern.hashing.hashcoder import LearnedHasher  # PyTorch takes seconds
-
             return LearnedHasher.restore(tensors, config)
         if kind == ALIGNED:
             return AlignedHasher.restore(tensors, config)

@@ -39,8 +39,9 @@ from bittern.encoders.field_build.vocabulary import (
     Vocabulary,
     vocabulary,
 )
-from bittern.hashing.hashcoder import HashCoder, LearnedHasher
+from bittern.hashing.hashcoder import HashCoder
 from bittern.hashing.hashers import HybridHasher
+from bittern.hashing.learned import LearnedHasher
 from bittern.hashing.losses import alignment, coding_rate
 from bittern.hashing.saved_model import SavedModel, Story
 from bittern.hashing.training.config import TrainingConfig

@@ -13,7 +13,8 @@ from torch import nn
 
 from bittern.errors import InvalidInputError
 from bittern.hashing.aligned import Matrix, Moments, alignment_map
-from bittern.hashing.hashcoder import HashCoder, LearnedHasher
+from bittern.hashing.hashcoder import HashCoder
+from bittern.hashing.learned import LearnedHasher
 from bittern.hashing.losses import cross_view_loss, supervised_loss
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.embedding_sets import EmbeddingSet, digest_of

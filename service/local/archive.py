@@ -239,6 +239,9 @@ class LocalArchive(ArchiveAPI):
     ) -> tuple[builtins.list[Decoded], NDArray[np.float32]]:
         """The decoded text, picture or windows of an input, and their embeddings [n, dim]."""
         modality = Modality(given.kind)
+        if modality == Modality.TEXT:
+            text = str(given.value).strip()
+            return [Decoded(text)], model.embed_query(text)
         windowing = model.embedder.windowing if modality == Modality.AUDIO else None
         with self._decoding:
             decoded = _decoded_input(given, windowing)
@@ -395,9 +398,8 @@ class LocalArchive(ArchiveAPI):
 
 
 def _decoded_input(given: QueryInput, windowing: AudioWindowing | None) -> builtins.list[Decoded]:
-    """One text or picture, or the windows of a recording."""
-    if isinstance(given.value, str):
-        return [Decoded(given.value.strip())]
+    """One picture, or the windows of a recording."""
+    assert isinstance(given.value, bytes)
     item = MediaItem("", str(given), given.kind, data=given.value)
     decoded = builtins.list(islice(decode(item, windowing), MAX_QUERY_WINDOWS + 1))
     if len(decoded) > MAX_QUERY_WINDOWS:

@@ -21,6 +21,8 @@ from bittern.hashing.saved_model import LINEAR, ModelCard, SavedModel, model_dig
 from bittern.service.models.saved import encoder_names, plans_of
 
 EncoderLoader = Callable[[str], Encoder]
+CACHED_TEXTS = 1_000
+"""Query texts whose embeddings an embedder keeps: 4 MB at 1,024 dimensions."""
 
 
 def catalogue_encoder(name: str) -> Encoder:
@@ -48,6 +50,8 @@ class Embedder:
         self._load = load
         self._encoder: Encoder | None = None
         self._lock = threading.RLock()
+        self._texts: dict[str, NDArray[np.float32]] = {}
+        self._texts_lock = threading.Lock()
 
     def encoder(self) -> Encoder:
         """The encoder, loaded if necessary.
@@ -91,6 +95,23 @@ class Embedder:
         with self._lock:
             return self.encoder().encode(modality, batch)
 
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """The embedding of a query's text, float32 [1, dim], unit norm; not to be changed.
+
+        The latest texts are cached: the same one again needs no network.
+        """
+        with self._texts_lock:
+            found = self._texts.pop(text, None)
+            if found is not None:
+                self._texts[text] = found  # now the latest
+                return found
+        found = self.embed(Modality.TEXT, [text])
+        with self._texts_lock:
+            self._texts[text] = found
+            while len(self._texts) > CACHED_TEXTS:
+                del self._texts[next(iter(self._texts))]
+        return found
+
 
 class Model:
     """An embedder and its hasher: media or words in, logits and codes out."""
@@ -124,6 +145,11 @@ class Model:
         """
         self.check_tower(modality)
         return self.embedder.embed(modality, batch)
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """As `embed` for one text, whose embedding may be cached: float32 [1, dim]."""
+        self.check_tower(Modality.TEXT)
+        return self.embedder.embed_query(text)
 
     def logits(self, modality: Modality, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of embeddings: float32 [n, dim] in, float32 [n, bits] out."""

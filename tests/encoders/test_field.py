@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,15 +77,6 @@ def test_a_text_by_itself_is_embedded_as_by_transformers() -> None:
     texts = ["owl", "a red deer stag roaring at dawn", "сова", "", "owl " * 200]
     by_transformers = MiniLM(batch=2).encode(texts)
     np.testing.assert_allclose(MiniLM().encode(texts), by_transformers, atol=2e-6)
-
-
-def test_a_text_query_loads_neither_pytorch_nor_transformers() -> None:
-    code = (
-        "import sys; from bittern.encoders.field.networks import MiniLM; MiniLM().encode(['owl']); "
-        "print(sorted({'torch', 'transformers', 'scipy'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_picture_embeddings_do_not_depend_on_the_batch(field: FieldEncoder) -> None:

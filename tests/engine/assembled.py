@@ -14,8 +14,9 @@ from bittern.encoders.adapters import LoraSettings
 from bittern.encoders.assembly import AssembledEncoder, TowerPlan, assemble, begin, plans_to_json
 from bittern.encoders.base import Encoder, Media, Modality
 from bittern.encoders.catalogue import load_encoder
-from bittern.hashing.hashcoder import HashCoder, LearnedHasher
+from bittern.hashing.hashcoder import HashCoder
 from bittern.hashing.hashers import Hasher, HybridHasher
+from bittern.hashing.learned import LearnedHasher
 from bittern.hashing.saved_model import SavedModel, Story
 from bittern.hashing.training_free import fit
 from bittern.service.ingest.items import decode

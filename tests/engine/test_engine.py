@@ -63,6 +63,17 @@ def test_queries_with_logits_use_the_asymmetric_metric_unless_they_name_another(
     assert all(hit.distance == int(hit.distance) for hit in hard.hits)
 
 
+def test_the_same_words_again_need_no_network(local: LocalArchive) -> None:
+    encoder = local.registry.embedders.named("toy").encoder()
+    assert isinstance(encoder, ToyEncoder)
+    before = local.search(text="blue")
+    encoder.batches.clear()
+    assert local.search(text=" blue ").hits == before.hits
+    assert encoder.batches == []
+    local.search(text="Blue")
+    assert encoder.batches == [(Modality.TEXT, 1)]
+
+
 def test_a_stored_observation_is_within_no_distance_of_itself(local: LocalArchive) -> None:
     result = local.search(id="blue.png", within=0)
     assert [hit.observation.id for hit in result.hits] == ["blue.png"]

@@ -14,8 +14,9 @@ from bittern.encoders.base import Modality
 from bittern.encoders.catalogue import load_encoder
 from bittern.errors import InvalidInputError, ModelNotFoundError, TrainingError
 from bittern.hashing.aligned import AlignedHasher
-from bittern.hashing.hashcoder import HashCoder, LearnedHasher
+from bittern.hashing.hashcoder import HashCoder
 from bittern.hashing.hashers import Hasher, HybridHasher, LinearHasher
+from bittern.hashing.learned import LearnedHasher
 from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training import loop
 from bittern.index.archive import Archive

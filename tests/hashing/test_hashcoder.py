@@ -10,8 +10,9 @@ import torch
 
 from bittern.errors import CodeError, InvalidInputError, ModelDamagedError, UnsupportedModalityError
 from bittern.hashing.codes import pack
-from bittern.hashing.hashcoder import HashCoder, LearnedHasher, Size
+from bittern.hashing.hashcoder import HashCoder
 from bittern.hashing.hashers import Hasher, HybridHasher, weigh
+from bittern.hashing.learned import LearnedHasher, Size
 from bittern.hashing.saved_model import ADAPTER_FILE, TENSOR_FILE, SavedModel, Story, restore
 from bittern.hashing.training_free import fit
 

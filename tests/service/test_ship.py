@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +97,18 @@ def test_the_free_bits_of_a_hybrid_come_first_and_the_learned_ones_last(
     assert [one.bits for one in hybrid.hashers] == [16, 48]
     assert hybrid.bits == 64
     assert hybrid.logits(typical["audio"], "audio").shape == (50, 64)
+
+
+def test_words_are_coded_by_a_shipped_model_without_pytorch() -> None:
+    code = """if True:
+        import sys
+        from bittern.service.models.fitting import SHIPPED
+        from bittern.service.models.model import Embedders, Model, catalogue_encoder
+        from bittern.service.models.saved import load_saved
+        saved = load_saved(SHIPPED / "field-256")
+        model = Model(saved, Embedders(catalogue_encoder).of(saved))
+        model.logits("text", model.embed_query("an owl"))
+        print(sorted({"torch", "transformers", "scipy"} & set(sys.modules)))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
 from bittern.hashing.aligned import alignment_map, fit_aligned
-from bittern.hashing.hashcoder import LearnedHasher
 from bittern.hashing.hashers import Hasher, HybridHasher
+from bittern.hashing.learned import LearnedHasher
 from bittern.hashing.saved_model import restore
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
