@@ -318,9 +318,9 @@ class Archive:
             DigestMismatchError: the archive has no such model.
         """
         record, generation = self._model(model), self._current()
-        observation = generation.observation(id)
+        row = generation.row_of(id)
         for blocks in generation.codes(record).values():
-            if (code := blocks.code(observation.row)) is not None:
+            if (code := blocks.code(row)) is not None:
                 return code
         raise ObservationNotFoundError(
             f"observation {id!r} has no code of model {record.name} ({record.digest[:16]})",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +42,9 @@ from bittern.types import Observation
 
 __all__ = ["MODALITIES", "Generation"]
 _CACHED_CONDITIONS = 16
+_CACHED_IDS = 1_000
+_CACHED_BYTES = 8 << 20
+"""Observations that are kept in memory, about."""
 _HISTORY = 1_000
 """Number of generations whose changes are counted."""
 _IDENTITY_COLUMNS = ("row", *IDENTITY, "mediaRoot")
@@ -71,6 +75,10 @@ class Generation:
         self._blocks: dict[str, ModelCodes] = {}
         self._code_counts: dict[str, Mapping[str, int]] = {}
         self._matching: dict[str, RowSet] = {}
+        self._cache_lock = threading.Lock()
+        self._rows_by_id: dict[str, int] = {}
+        self._observations: dict[int, Observation] = {}
+        self._observations_bytes = 0
         self._lock = threading.Lock()
         self._history: tuple[tuple[int, int], ...] = ()
         self._since = dict(since or {})
@@ -251,10 +259,44 @@ class Generation:
 
     def observations(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Observation]:
         """The observations of rows that exist, in the given order."""
-        columns = [*_IDENTITY_COLUMNS, *self._metadata_columns]
-        values = self._take(np.asarray(rows, dtype=np.int64), columns).to_pylist()
-        by_row = {value["row"]: _observation(value, self._metadata_columns) for value in values}
-        return [by_row[int(row)] for row in rows]
+        wanted = [int(row) for row in rows]
+        with self._cache_lock:
+            found = {row: self._observations[row] for row in wanted if row in self._observations}
+        if missing := [row for row in wanted if row not in found]:
+            table = self._take(np.array(missing, dtype=np.int64), self._columns)
+            taken = {one.row: one for one in self._of_table(table)}
+            self._keep(taken)
+            found |= taken
+        # Each caller gets metadata of its own.
+        return [replace(found[row], metadata=dict(found[row].metadata)) for row in wanted]
+
+    def _keep(self, observations: Mapping[int, Observation]) -> None:
+        """Keep observations in memory; when that is full, it starts again."""
+        size = sum(map(_bytes_of, observations.values()))
+        with self._cache_lock:
+            if self._observations_bytes + size > _CACHED_BYTES:
+                self._observations, self._observations_bytes = {}, 0
+            if size <= _CACHED_BYTES:
+                self._observations |= observations
+                self._observations_bytes += size
+
+    @cached_property
+    def _columns(self) -> list[str]:
+        """The columns of an observation, without its modality, which is known already.
+
+        Lance takes 2 ms for a value of a column that is the same in a million rows.
+        """
+        known = bool((self._rows.kinds >= 0).all())
+        identity = [name for name in _IDENTITY_COLUMNS if name != "modality" or not known]
+        return [*identity, *self._metadata_columns]
+
+    def _of_table(self, table: pa.Table) -> list[Observation]:
+        """The observations in a table of `_columns`."""
+        kinds = self._rows.kinds_of(int64s(table["row"])).tolist()
+        return [
+            _observation({"modality": MODALITIES[kind], **value}, self._metadata_columns)
+            for kind, value in zip(kinds, table.to_pylist(), strict=True)
+        ]
 
     def by_condition(self, where: str) -> list[Observation]:
         """The observations that meet a condition in the store's SQL, in row order."""
@@ -269,9 +311,21 @@ class Generation:
         Raises:
             ObservationNotFoundError: it does not exist.
         """
-        found = self.by_condition(one_of("id", [id]))
-        if found:
-            return found[0]
+        return self.observations([self.row_of(id)])[0]
+
+    def row_of(self, id: str) -> int:  # noqa: A002
+        """The row of the observation with this id; some ids are cached. Raises as above."""
+        with self._cache_lock:
+            if id in self._rows_by_id:
+                return self._rows_by_id[id]
+        found = self.store.read(["row"], one_of("id", [id]))["row"]
+        if len(found):
+            row: int = found[0].as_py()
+            with self._cache_lock:
+                if len(self._rows_by_id) >= _CACHED_IDS:
+                    self._rows_by_id.clear()
+                self._rows_by_id[id] = row
+            return row
         windows = self.store.count(one_of("occurrenceID", [id]))
         hint = (
             f'; it has {windows} windows: list them with where="occurrenceID = {quoted(id)}"'
@@ -346,6 +400,13 @@ class Generation:
 def _shortened(media: str) -> str:
     """A media name of an earlier release, which had no limit, to the length of the longest path."""
     return media if len(media) <= MAX_MEDIA_NAME_BYTES else media[: MAX_MEDIA_NAME_BYTES - 1] + "…"
+
+
+def _bytes_of(observation: Observation) -> int:
+    """About how much memory an observation takes, in bytes."""
+    values = (observation.id, observation.occurrence_id, observation.media)
+    texts = [value for value in (*values, *observation.metadata.values()) if isinstance(value, str)]
+    return 2_000 + 4 * sum(map(len, texts))
 
 
 def _observation(value: dict[str, Any], metadata_columns: Sequence[str]) -> Observation:

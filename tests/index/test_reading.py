@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -30,6 +32,32 @@ def test_get_returns_what_was_added(marsh: Archive) -> None:
 def test_an_unknown_id_is_not_found(marsh: Archive, name: str) -> None:
     with pytest.raises(ObservationNotFoundError):
         marsh.get(name)
+
+
+def test_each_caller_gets_metadata_of_its_own(marsh: Archive) -> None:
+    dict.update(marsh.get("p3").metadata, tally=99)  # type: ignore[arg-type]
+    assert marsh.get("p3").metadata == {"tally": 3}
+
+
+def test_an_observation_read_before_is_read_again_after_a_commit(marsh: Archive) -> None:
+    assert marsh.get("p3").metadata == {"tally": 3}
+    marsh.add([photo("p3", {"tally": 30})], model=OWL.digest, on_duplicate="overwrite")
+    assert marsh.get("p3").metadata == {"tally": 30}
+    marsh.delete(["p3"])
+    with pytest.raises(ObservationNotFoundError):
+        marsh.get("p3")
+
+
+def test_reading_does_not_load_lancedb(marsh: Archive) -> None:
+    code = (
+        "import sys; from bittern.index.archive import Archive\n"
+        "with Archive.open(sys.argv[1]) as archive:\n"
+        "    archive.get('p3'), archive.list(where='tally > 3')\n"
+        "print('lancedb' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(marsh.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_code_returns_what_was_added(marsh: Archive) -> None:
