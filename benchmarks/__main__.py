@@ -16,6 +16,7 @@ from bittern.errors import BitternError, CodeError
 BENCHMARKS = {
     "encode": "bittern.benchmarks.speed.jobs.encode",
     "search": "bittern.benchmarks.speed.search.run",
+    "latency": "bittern.benchmarks.speed.latency",
     "service": "bittern.benchmarks.speed.service",
     "training": "bittern.benchmarks.speed.training",
     "jobs": "bittern.benchmarks.speed.jobs.run",

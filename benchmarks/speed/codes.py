@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bittern.hashing.codes import pack, unpack
+from bittern.hashing.saved_model import SavedModel
 from bittern.index.archive import Archive
 from bittern.index.engines.queries import Queries
 from bittern.index.models import ModelRecord
@@ -173,16 +174,22 @@ def record_of(bits: int) -> ModelRecord:
     return ModelRecord("benchmark", f"{bits:064x}", bits, "benchmark", ("image", "text"))
 
 
-def write_archive(folder: Path, collection: Collection) -> None:
+def write_archive(folder: Path, collection: Collection, model: SavedModel | None = None) -> None:
     """An archive of photographs with a species each, in large commits, indexed for look-ups.
 
-    Like a compacted archive; written without the checks of single observations.
+    Like a compacted archive; written without the checks of single observations. With a model, the
+    archive can be searched by words.
     """
     import lancedb
 
-    record = record_of(collection.bits)
+    record, files = record_of(collection.bits), {"model.json": b"{}"}
+    if model is not None:
+        card, files = model.card, dict(model.files())
+        record = ModelRecord(
+            card.name, card.digest, card.bits, card.encoder, tuple(sorted(card.towers))
+        )
     with Archive.create(folder) as archive:
-        archive.register_model(record, {"model.json": b"{}"})
+        archive.register_model(record, files)
         store = archive.path / "store"
     table = lancedb.connect(str(store)).open_table(TABLE)
     for start in range(0, len(collection.codes), _COMMIT_ROWS):
