@@ -54,7 +54,7 @@ def opened_once(archive: Path, queries: Path) -> Opened:
 def main(archive: str, queries: str) -> None:
     """Open and search one archive; print times and memory."""
     import faiss  # noqa: F401
-    import lancedb  # noqa: F401
+    import lance  # noqa: F401
     import numpy as np
 
     from bittern.benchmarks.speed.harness import seconds_of

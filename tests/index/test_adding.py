@@ -310,7 +310,7 @@ def test_a_disk_that_refuses_stores_nothing(
         def __getattr__(self, name: str) -> object:
             return getattr(self._table, name)
 
-    monkeypatch.setattr(archive._store, "_table", Full(archive._store._table))
+    monkeypatch.setattr(archive._store, "_writable", Full(archive._store._table))
     with pytest.raises(PreconditionError, match="No space left on device"):
         add(archive, photo("a"))
     monkeypatch.undo()
