@@ -13,6 +13,7 @@ import numpy as np
 
 import bittern
 from bittern.benchmarks.speed.harness import Options, Report, Rounds, Table, interleaved, say
+from bittern.index.archive import Archive
 
 ROWS = 1_000_000
 QUICK_ROWS = 20_000
