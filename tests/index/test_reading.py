@@ -35,7 +35,7 @@ def test_an_unknown_id_is_not_found(marsh: Archive, name: str) -> None:
 
 
 def test_each_caller_gets_metadata_of_its_own(marsh: Archive) -> None:
-    dict.update(marsh.get("p3").metadata, tally=99)  # type: ignore[arg-type]
+    dict.update(marsh.get("p3").metadata, tally=99)
     assert marsh.get("p3").metadata == {"tally": 3}
 
 

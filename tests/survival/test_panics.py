@@ -30,13 +30,13 @@ def test_a_panic_is_damage_where_it_reads_and_a_refusal_where_it_writes(tmp_path
     with Archive.create(tmp_path / "marsh") as archive:
         archive.register_model(OWL, {"card.json": b"{}"})
         archive.add([photo("p")], model=OWL.digest)
-        store, table = archive._store, archive._store._table
-        store._table = _Falling()
+        store, read, written = archive._store, archive._store._data, archive._store._writable
+        store._data = store._writable = _Falling()
         with pytest.raises(ArchiveDamagedError, match="PanicException"):
             store.count()
         with pytest.raises(PreconditionError, match="PanicException"):
             store.append(store.table({}, 0))
-        store._table = table
+        store._data, store._writable = read, written
         assert ids(archive) == ["p"]
 
 
