@@ -15,7 +15,7 @@ help:
 	@echo "make test    set up, then lint, types and tests; installs chromium where there is none"
 	@echo "make docs    build the documentation in site/ and check its links"
 	@echo "make matrix  all tests with three CPU capabilities and two numbers of threads; TESTS=tests/hashing for some"
-	@echo "make soak    property tests on random examples, 200 kills of a writer, 200 damaged archives;"
+	@echo "make soak    property tests on random examples, 200 kills of a writer, 200 damaged or hostile archives;"
 	@echo "             ROUNDS=2000 CASES=2000 SEED=7 for more, or the same ones again"
 	@echo "make bench   speed, measured here"
 	@echo "make bench-search    search engines against the machine and their peers, about a quarter of an hour"

@@ -248,6 +248,16 @@ class ArchiveFolder:
                 f"the archive at {self.path} cannot be listed ({error}); check its permissions"
             ) from error
 
+    def check_folders(self) -> None:
+        """Check, before a change, that no folder has become a link since the archive was opened.
+
+        Raises:
+            PreconditionError: one is a symbolic link.
+        """
+        table = self.store.glob("*/*")
+        for path in (self.path / "sums", self.path / "snapshots", self.models, *table):
+            check_inside(self.path, path)
+
     def read_header(self) -> Header:
         """The content of `archive.json`; the same object until the file is replaced.
 

@@ -28,7 +28,7 @@ from bittern.errors import (
     NotFoundError,
     PreconditionError,
 )
-from bittern.files import check_inside, sync_folder
+from bittern.files import sync_folder
 from bittern.index.folder import ArchiveFolder, Header, acquire_lock, write_json
 from bittern.index.models import CODE_PREFIX, ModelRecord
 from bittern.index.opening import newest_state
@@ -257,7 +257,7 @@ class Snapshots:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        check_inside(self._archive.path, self._folder)
+        self._archive.check_folders()
         path = self._archive.path
         busy = f"another process changes the snapshots of {path}; try again"
         lock = acquire_lock(path / "snapshots.lock", busy, wait_s=_LOCK_WAIT_S)

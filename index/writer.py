@@ -20,9 +20,7 @@ from bittern.errors import (
     PreconditionError,
     QueryError,
 )
-from bittern.files import check_inside
 from bittern.index.adding import PlannedItem, Planner, StoredItem, rows_of
-from bittern.index.checksums import LOG_NAME, TABLE_FOLDER
 from bittern.index.columns import (
     DARWIN_CORE,
     FINGERPRINT,
@@ -121,7 +119,7 @@ class Writer:
                 self._next_row = None
             self._failed = True
             try:
-                self._check_folders()
+                self._folder.check_folders()
                 yield
                 self._log.record()
             except OSError as error:
@@ -295,12 +293,6 @@ class Writer:
         self._committed(0)
         return [record for record in before.models if record not in header.models]
 
-    def _check_folders(self) -> None:
-        """Check that nothing that is written to has become a link since the archive was opened."""
-        table = self._folder.store / TABLE_FOLDER
-        for path in (self._folder.path / LOG_NAME, self._folder.models, *table.iterdir()):
-            check_inside(self._folder.path, path)
-
     def _stored(
         self, items: Sequence[Sequence[CodedObservation]], record: ModelRecord
     ) -> dict[str, StoredItem]:
@@ -431,7 +423,7 @@ class Writer:
         """Compact the store and index its columns, where that is worth it."""
         if not self._commits:
             return
-        self._check_folders()
+        self._folder.check_folders()
         due = self._commits >= after_commits or self._store.small_files() >= most_small_files
         if due and compact_if_worth_it(self._store, self._changed_rows, most_small_files):
             self._commits = self._changed_rows = 0

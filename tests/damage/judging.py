@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bittern.errors import ArchiveDamagedError, BitternError
 from bittern.index.archive import Archive
@@ -13,6 +16,7 @@ from bittern.index.backup import backup
 from bittern.index.folder import ArchiveFolder
 from bittern.index.repair import repair
 from bittern.index.verify import verified_files
+from tests.damage.harm import ATTACKS, make_outside
 from tests.golden.make import HERON, RAIL, answers, change, fill, photo
 
 
@@ -86,8 +90,42 @@ def use(path: Path) -> list[str]:
     return errors
 
 
+def make_full(path: Path) -> None:
+    """Make a small archive with every file and folder that an archive can have."""
+    make(path)
+    with Archive.open(path, write=True) as archive:
+        archive.take_snapshot("spring")
+        archive._store.make_lookup("id", "sorted")
+        archive._follower.derived.write("rows", {"kinds": np.zeros(3, np.int8)})
+    for name in ("jobs", "lost-found", "reports"):
+        (path / name).mkdir()
+        (path / name / "index.json").write_text("{}")
+
+
 def as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
+
+
+def attack(path: Path, outside: Path, names: list[str], seed: str) -> str:
+    """Change an archive in some hostile ways, and use it; fails if anything outside is changed.
+
+    Args:
+        path: of the archive.
+        outside: a new folder, for precious files.
+        names: of `ATTACKS`.
+        seed: of the random source.
+
+    Returns:
+        ``sound``, or the typed errors of its use.
+    """
+    make_outside(outside)
+    chance = random.Random(seed)
+    for name in names:
+        ATTACKS[name](path, outside, chance)
+    before = contents(outside)
+    errors = use(path)
+    assert contents(outside) == before
+    return " ".join(sorted(set(errors))) or "sound"
 
 
 def judge(path: Path, expected: dict[str, Any]) -> str:

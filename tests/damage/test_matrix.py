@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.damage.harm import HARMS, harmed, kind_of
-from tests.damage.judging import judge, judge_repair, make
+from tests.damage.harm import ATTACKS, HARMS, harmed, kind_of
+from tests.damage.judging import attack, judge, judge_repair, make, make_full
 
 SHOWS = ("_deletions", "data", "models", "newest manifest", "archive.json")
 """Files in which no damage is harmless."""
@@ -43,6 +43,22 @@ def test_damage_is_reported_or_does_no_harm_and_can_be_repaired(
     repaired = judge_repair(path, expected)
     if kind not in ("data", "_deletions", "newest manifest"):
         assert repaired == "whole"
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("full") / "marsh"
+    make_full(path)
+    return path
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_hostile_archive_gives_typed_errors_and_nothing_outside_is_changed(
+    full: Path, tmp_path: Path, name: str, number: int
+) -> None:
+    path = shutil.copytree(full, tmp_path / "marsh")
+    attack(path, tmp_path / "outside", [name], f"{SEED} {number}")
 
 
 def test_an_archive_is_made_of_the_kinds_that_are_damaged_here(

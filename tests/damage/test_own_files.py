@@ -19,8 +19,9 @@ from bittern.index.folder import ArchiveFolder
 from bittern.index.repair import repair
 from bittern.index.verify import verified_files
 from bittern.service.export.folder import write_folder
-from tests.damage.judging import contents, use
-from tests.index.samples import BAT, OWL, ids, photo
+from tests.damage.judging import contents, make_full, use
+from tests.golden.make import HERON, photo
+from tests.index.samples import BAT, ids
 
 TABLE = "store/observations.lance"
 OWN = (
@@ -33,8 +34,8 @@ OWN = (
     "lock",
     "lost-found",
     "models",
-    f"models/{OWL.digest}",
-    f"models/{OWL.digest}/card.json",
+    f"models/{HERON.digest}",
+    f"models/{HERON.digest}/card.json",
     "models/.new-begun",
     f"models/{'f' * 64}",
     "reports",
@@ -60,16 +61,7 @@ OWN = (
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive with every kind of file."""
     path = tmp_path_factory.mktemp("template") / "marsh"
-    with Archive.create(path) as archive:
-        archive.register_model(OWL, {"card.json": b"{}"})
-        archive.add([photo(name) for name in "abcd"], model=OWL.digest)
-        archive.take_snapshot("spring")
-        archive.delete(["a"])
-        archive._store.make_lookup("id", "sorted")
-        archive._follower.derived.write("rows", {"kinds": np.zeros(3, np.int8)})
-    for name in ("jobs", "lost-found", "reports"):
-        (path / name).mkdir()
-        (path / name / "index.json").write_text("{}")
+    make_full(path)
     return path
 
 
@@ -141,9 +133,9 @@ def test_other_links_in_the_folder_and_a_link_to_the_archive_do_no_harm(
     (path / "pictures").symlink_to(tmp_path)
     (tmp_path / "link").symlink_to(path)
     with Archive.open(tmp_path / "link", write=True) as archive:
-        archive.add([photo("e")], model=OWL.digest)
+        archive.add([photo("e", HERON)], model=HERON.digest)
         assert archive.verify() == []
-        assert ids(archive) == ["b", "c", "d", "e"]
+        assert "e" in ids(archive)
     assert repair(tmp_path / "link").steps == []
 
 
@@ -156,11 +148,11 @@ def test_a_link_that_appears_while_an_archive_is_open_is_not_followed(
     outside = tmp_path / "outside"
     with Archive.open(path, write=True) as archive:
         moved_outside(path, name, outside)
-        before = contents(outside)
+        before, first = contents(outside), ids(archive)[0]
         for change in (
-            lambda: archive.add([photo("e")], model=OWL.digest),
+            lambda: archive.add([photo("e", HERON)], model=HERON.digest),
             lambda: archive.register_model(BAT, {"card.json": b"{}"}),
-            lambda: archive.delete(["b"]),
+            lambda: archive.delete([first]),
             lambda: archive.take_snapshot("summer"),
             lambda: archive.drop_snapshot("spring"),
             lambda: archive.restore("spring"),
@@ -235,14 +227,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 def test_files_and_folders_of_an_archive_and_its_backup_follow_the_umask(
     umask: int, tmp_path: Path
 ) -> None:
-    with Archive.create(tmp_path / "marsh") as archive:
-        archive.register_model(OWL, {"card.json": b"{}", "heads/shared.bin": b"{}"})
-        archive.add([photo(name) for name in "abcd"], model=OWL.digest)
-        archive.take_snapshot("spring")
-        archive.delete(["a"])
-        archive._store.make_lookup("id", "sorted")
-        archive._store.compact()
-        archive._follower.derived.write("rows", {"kinds": np.zeros(3, np.int8)})
+    make_full(tmp_path / "marsh")
     for _ in range(2):
         backup(tmp_path / "marsh", tmp_path / "copy")
     (tmp_path / "copy" / "archive.json").write_bytes(b"{}")
