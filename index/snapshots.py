@@ -263,6 +263,11 @@ class Snapshots:
         lock = acquire_lock(path / "snapshots.lock", busy, wait_s=_LOCK_WAIT_S)
         try:
             yield
+        except OSError as error:
+            raise PreconditionError(
+                f"{self._folder} cannot be written to ({error}); check that it is a folder, free "
+                "space and permissions"
+            ) from error
         finally:
             lock.release()
 

@@ -180,6 +180,16 @@ def test_a_backup_writes_through_no_link(path: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "outside") == {}
 
 
+def test_a_file_in_the_place_of_the_folder_of_snapshots_is_a_typed_error(path: Path) -> None:
+    shutil.rmtree(path / "snapshots")
+    (path / "snapshots").write_bytes(b"x")
+    with (
+        Archive.open(path) as archive,
+        pytest.raises(PreconditionError, match="snapshots cannot be written to"),
+    ):
+        archive.take_snapshot("summer")
+
+
 def test_no_archive_is_made_behind_a_link(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "marsh").mkdir()
