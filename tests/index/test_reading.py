@@ -190,8 +190,13 @@ def test_batches_can_be_filtered_and_hide_internal_columns(marsh: Archive) -> No
     (batch,) = marsh.iter_batches(where="tally < 2")
     assert batch.num_rows == 2
     assert {"row", "committed", "mediaRoot", OWL.code_column}.isdisjoint(batch.schema.names)
-    with pytest.raises(QueryError, match="no column 'mediaRoot'"):
-        marsh.iter_batches(["mediaRoot"])
+    with pytest.raises(QueryError, match="no column 'mediaHash'"):
+        marsh.iter_batches(["mediaHash"])
+
+
+def test_batches_hold_the_root_of_media_if_it_is_named(marsh: Archive) -> None:
+    (batch,) = marsh.iter_batches(["id", "mediaRoot"])
+    assert batch.schema.names == ["id", "mediaRoot"]
 
 
 # Verification
