@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError, TrainingError
-from bittern.files import replace_file
+from bittern.files import check_outside_archives, replace_file
 from bittern.hashing.saved_model import CARD_FILE, SavedModel
 from bittern.hashing.training.records import CHECKPOINT_FILE
 from bittern.service.training.request import TrainingRequest
@@ -66,13 +66,14 @@ class OutputFolder:
         """Check that the request may train there; writes nothing.
 
         Raises:
-            InvalidInputError: a file, a folder with other content, or another model.
+            InvalidInputError: a file, a folder with other content, another model, or in an archive.
             TrainingError: a training with other settings; names the differences.
         """
         self.path = request.out
         self.run = request.out / RUN
         self.embeddings = self.run / EMBEDDINGS
         self._identity = request.identity()
+        check_outside_archives(self.path, "out")
         if self.path.exists() and not self.path.is_dir():
             raise InvalidInputError(f"{self.path} is a file; name a folder", field="out")
         if (self.run / REQUEST_FILE).is_file():

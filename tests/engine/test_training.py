@@ -327,6 +327,15 @@ def test_a_folder_that_holds_something_else_is_left_alone(
         trained(photographs, other)
 
 
+def test_a_folder_in_an_archive_is_refused(photographs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "archive" / "models" / "mine"
+    (tmp_path / "archive" / "store").mkdir(parents=True)
+    (tmp_path / "archive" / "archive.json").write_text("{}")
+    with pytest.raises(InvalidInputError, match="is in the archive at"):
+        trained(photographs, out)
+    assert not out.exists()
+
+
 def test_a_run_whose_bits_are_all_constant_is_refused_and_leaves_no_model(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
