@@ -372,7 +372,7 @@ class Store:
             try:
                 return self._scanner(columns, where).to_table()
             except ValueError as error:
-                if where is None:
+                if where is None or not _is_of_condition(error):
                     raise
                 raise FilterError(
                     "the condition cannot be evaluated, most likely because it is nested too deep; "
@@ -494,6 +494,12 @@ class Store:
     def identity(self, version: int) -> str | None:
         """Checksum of a version's manifest, unique to it; None if it is gone. See `versions`."""
         return identity(self._versions, version)
+
+
+def _is_of_condition(error: ValueError) -> bool:
+    """Whether a condition, and not a missing or damaged file, made a read fail."""
+    # Lance raises ArrowInvalid for its files and for values that a condition cannot work with.
+    return not isinstance(error, pa.ArrowInvalid) or "applying filter expression" in str(error)
 
 
 def _version(value: dict[str, Any]) -> StoredVersion:
