@@ -92,7 +92,7 @@ def test_too_few_items_for_a_batch_are_refused(training: Training) -> None:
     labels = training.labels
     assert labels is not None
     few = Training(training.items[:90], "image", training.queries, "text", labels[:90])
-    with pytest.raises(InvalidInputError, match="90 items"):
+    with pytest.raises(InvalidInputError, match="instead of 256: there are 90"):
         LABELLED["crovca"].fit(few, 16, 0)
 
 

@@ -214,6 +214,11 @@ def _heads(method: str, source: EmbeddingSet, folder: Path, config: TrainingConf
     from bittern.hashing.training.loop import train
 
     objective = objective_for(source, config, labels=method != "crovca-pairs")
+    if objective.warnings:  # a comparison needs the settings that the name stands for
+        raise InvalidInputError(
+            f"{method} cannot be trained as published ({objective.warnings[0]}): leave it out",
+            field="systems",
+        )
     train(objective, config, folder / "run", plots=False)
     return objective.module.hasher()
 
