@@ -114,17 +114,17 @@ def test_bad_files_are_reported_and_the_rest_is_indexed(
     assert all(f.reason and f.message for f in report.failures)
 
 
-def test_a_file_is_indexed_whatever_its_name(
+def test_a_file_is_indexed_whatever_its_name_on_one_line(
     empty: LocalArchive, tmp_path: Path, options: IndexOptions
 ) -> None:
     (tmp_path / "call#t=1,2.wav").write_bytes(sound("red"))
+    (tmp_path / "Größe 100%?.png").write_bytes(picture("red"))
     (tmp_path / "two\nlines.png").write_bytes(picture("red"))
     report = index_source(empty, read_source(tmp_path).entries, options)
-    assert not report.failures
-    assert [o.occurrence_id for o in empty.list()] == [
-        "call%23t=1,2.wav",
-        "two%0Alines.png",
-    ]
+    (failure,) = report.failures
+    assert "U+000A" in failure.message
+    assert "rename the file" in failure.message
+    assert [o.media for o in empty.list()] == ["Größe 100%?.png", "call#t=1,2.wav"]
 
 
 def test_a_source_indexes_to_the_same_rows_in_the_same_order(
