@@ -236,7 +236,7 @@ class Precomputed:
         return out
 
     def unlisted(self) -> str:
-        """A sentence on rows of items that nobody has asked for with `rows_of`; empty if none."""
+        """A sentence on the rows that `rows_of` never returned; empty if none."""
         names = [self._names[n] for n in np.flatnonzero(~self._listed)]
         if not names:
             return ""

@@ -24,11 +24,11 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return manifest(tmp_path / "data")
 
 
-ASKED = ("eval", "field", "--data", "data/manifest.csv", "--cache", "cache", "--bits", "8,16")
+COMMAND = ("eval", "field", "--data", "data/manifest.csv", "--cache", "cache", "--bits", "8,16")
 
 
 def test_a_run_prints_its_figures_and_leaves_a_report(run: Run, tmp_path: Path) -> None:
-    done = run(*ASKED, "--systems", "float32,hb", "--output", "run")
+    done = run(*COMMAND, "--systems", "float32,hb", "--output", "run")
     assert done.status == 0
     assert "text→image: AP, 3 queries" in done.out
     assert "Hashing-Baseline  asymmetric" in done.out
@@ -59,7 +59,7 @@ def test_a_group_of_all_queries_has_no_table_of_its_own(
 
 
 def test_a_program_gets_results_json_and_nothing_else(run: Run, tmp_path: Path) -> None:
-    done = run(*ASKED, "--systems", "float32", "--output", "run", "--json")
+    done = run(*COMMAND, "--systems", "float32", "--output", "run", "--json")
     assert json.loads(done.out) == json.loads((tmp_path / "run" / "results.json").read_text())
 
 
@@ -70,7 +70,7 @@ def test_an_error_says_what_stopped_a_run_and_what_to_do(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("bittern.benchmarks.eval.run.measured_cell", stop)
-    done = run(*ASKED, "--output", "run")
+    done = run(*COMMAND, "--output", "run")
     assert done.status == 130
     assert "The same command continues the run" in done.err
 
@@ -87,7 +87,7 @@ def test_embeddings_that_were_made_before_are_taken_and_those_not_used_are_count
     rows = rng.standard_normal((19, 12)).astype(np.float32)
     np.save(folder / "embeddings.npy", rows / np.linalg.norm(rows, axis=1, keepdims=True))
     (folder / "ids.txt").write_text("\n".join(ids) + "\n")
-    done = run(*ASKED, "--systems", "float32", "--output", "run", "--embeddings", "made")
+    done = run(*COMMAND, "--systems", "float32", "--output", "run", "--embeddings", "made")
     assert done.status == 0, done.err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["rows"][0]["figures"]["AP"]["expected"] < 0.9  # random vectors know no colours
