@@ -156,7 +156,7 @@ def check_windows(batch: Sequence[Media], samples: int, *, up_to: bool = False) 
             length = f"up to {samples}" if up_to else samples
             raise InvalidInputError(
                 f"item {i} must be one window of sound, float32 [{length}], not "
-                f"{_describe(item)}; cut recordings with encoders.audio.windows",
+                f"{_describe(item)}; cut recordings with bittern.encoders.audio.windows",
                 field="audio",
             )
         if not np.isfinite(item).all():

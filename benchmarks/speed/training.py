@@ -5,8 +5,8 @@ Contestants do the same number of steps at the same shapes:
 - ``heads``: heads forward and backward, and AdamW, on batches in memory, with a constant gradient
   instead of the loss.
 - ``steps``: the same with the loss, the coding rate's log-determinant included.
-- ``epoch``: an epoch of `hashing.training.loop.train` from disk, with validation and statistics of
-  the bits. A scan of the whole set comes before it, once per training.
+- ``epoch``: an epoch of `bittern.hashing.training.loop.train` from disk, with validation and
+  statistics of the bits. A scan of the whole set comes before it, once per training.
 - ``reading``: the batches of an epoch, only read from disk.
 """
 

@@ -1,6 +1,6 @@
 """`field`, the embedded default encoder: text, image and audio in one 384-dimensional space.
 
-    encoder = encoders.field.load()
+    encoder = bittern.encoders.field.load()
     encoder.encode(Modality.TEXT, ["a tawny owl calling at night"])
 
 Its weights come with pip packages: MiniLM-L6 reads words, EfficientNet-Lite2 and BirdNET 2.4

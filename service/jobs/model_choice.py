@@ -177,7 +177,7 @@ def check_usable(model: Model, entries: Iterable[Entry]) -> None:
 
 
 def check_modalities(who: str, towers: Collection[Modality], entries: Iterable[Entry]) -> None:
-    """Check that there is a tower for some of the first `PEEKED` entries.
+    """Check that at least one of the first `PEEKED` entries has a tower.
 
     Raises:
         UnsupportedModalityError: the source has no other entries, and no tower takes them.
@@ -191,8 +191,8 @@ def check_modalities(who: str, towers: Collection[Modality], entries: Iterable[E
     if found:
         raise UnsupportedModalityError(
             f"{who} takes {', '.join(sorted(towers))}, but the source holds only "
-            f"{' and '.join(sorted(found))}; name a model that takes it, `bittern models` lists "
-            "them",
+            f"{' and '.join(sorted(found))}; name a model that takes it (`bittern models` lists "
+            "models)",
             field="model",
         )
 
